@@ -1,0 +1,170 @@
+"""The decode loop over a batch whose rows differ in mixture, sampling, stop strings and length.
+
+Knows tensors and token ids; nothing of messages or routing. One call of `DecodingBatch.step` is one
+forward pass, so a caller decides between two steps whether to go on.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from lorauter_integrations.engines.text_stream import TextStream
+from lorauter_integrations.generation import Completion, FinishReason, GenerationOptions, Usage
+from lorauter_integrations.mixing import MixtureModel
+from lorauter_integrations.mixture import Mixture
+
+
+class Sampler:
+    """Chooses one row's next token, with a random generator of its own."""
+
+    def __init__(self, options: GenerationOptions) -> None:
+        self._options = options
+        self._generator = torch.Generator()  # on the CPU: one seed, one text, on every device
+        self._generator.manual_seed(secrets.randbits(62) if options.seed is None else options.seed)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self._options.temperature == 0
+
+    def choose(self, logits: Tensor) -> int:
+        """Draw the next token. *Shape:* ``(vocabulary,)``."""
+        scores = logits.float().cpu() / self._options.temperature
+        values, order = scores.sort(descending=True)
+        if self._options.top_k:
+            values, order = values[: self._options.top_k], order[: self._options.top_k]
+        probabilities = values.softmax(0)
+        # A token stays while the sum before it is below top_p, so the likeliest always stays.
+        before = probabilities.cumsum(0) - probabilities
+        probabilities = probabilities.where(before < self._options.top_p, torch.zeros(()))
+        return int(order[torch.multinomial(probabilities, 1, generator=self._generator)])
+
+
+@dataclass(slots=True)
+class Row:
+    """One answer being written.
+
+    Attributes:
+        prompt: token ids of the prompt, at least one.
+        mixture: its adapters.
+        max_tokens: upper bound of new tokens, already cut to the room left in the context.
+        text: turns ids to text.
+        sampler: chooses tokens.
+        produced: new tokens so far, the end token included.
+        finish_reason: set when the row is done.
+    """
+
+    prompt: Sequence[int]
+    mixture: Mixture
+    max_tokens: int
+    text: TextStream
+    sampler: Sampler
+    produced: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def take(self, token: int, end_tokens: frozenset[int]) -> str:
+        """Add the chosen token; returns the text that is certain now."""
+        self.produced.append(token)
+        if token in end_tokens:
+            self.finish_reason = "stop"
+            return self.text.finish()
+        piece = self.text.push(token)
+        full = len(self.produced) >= self.max_tokens
+        if full:
+            piece += self.text.finish()
+        if self.text.stopped:  # looked at last: what was held back may have completed a stop string
+            self.finish_reason = "stop"
+        elif full:
+            self.finish_reason = "length"
+        return piece
+
+    @property
+    def completion(self) -> Completion:
+        """The finished answer."""
+        usage = Usage(len(self.prompt), len(self.produced))
+        return Completion(self.text.text, self.finish_reason or "stop", usage)
+
+
+class DecodingBatch:
+    """Rows that go through the model together until each is done; done rows leave at once.
+
+    Args:
+        model: the base model with its adapters.
+        rows: at least one.
+        end_tokens: ids that end an answer.
+    """
+
+    def __init__(self, model: MixtureModel, rows: Sequence[Row], end_tokens: frozenset[int]) -> None:
+        self._model = model
+        self._end_tokens = end_tokens
+        self.live = list(rows)
+        self._cache = DynamicCache(config=model.model.config)
+        self._cache_argument = _cache_argument(model.model)
+        self._next, self._mask = left_padded([row.prompt for row in rows], model.device)
+        self._padded = bool((self._mask == 0).any())  # without padding the model may skip the mask
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[Row, str]]:
+        """One forward pass: each live row gets a token. Returns every row's new text."""
+        logits = self._forward()
+        greedy = logits.argmax(dim=-1).tolist()
+        pieces, chosen = [], []
+        for place, row in enumerate(self.live):
+            token = greedy[place] if row.sampler.greedy else row.sampler.choose(logits[place])
+            chosen.append(token)
+            pieces.append((row, row.take(token, self._end_tokens)))
+        self._advance(chosen)
+        return pieces
+
+    def _forward(self) -> Tensor:
+        """Logits of each live row's next token. *Shape:* ``(rows, vocabulary)``."""
+        length = self._next.shape[1]
+        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
+        with self._model.rows([row.mixture for row in self.live]):
+            output = self._model.model(
+                input_ids=self._next,
+                attention_mask=self._mask if self._padded else None,
+                position_ids=positions,
+                use_cache=True,
+                logits_to_keep=1,
+                **{self._cache_argument: self._cache},
+            )
+        return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def _advance(self, chosen: list[int]) -> None:
+        """Append the chosen tokens and let finished rows leave."""
+        stay = [place for place, row in enumerate(self.live) if row.finish_reason is None]
+        if len(stay) < len(self.live):
+            self.live = [self.live[place] for place in stay]
+            keep = torch.tensor(stay, device=self._model.device, dtype=torch.long)
+            self._mask = self._mask[keep]
+            if stay:
+                self._cache.batch_select_indices(keep)
+        self._next = torch.tensor(
+            [[chosen[place]] for place in stay], device=self._model.device, dtype=torch.long
+        )
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(stay), 1)], dim=1)
+
+
+def _cache_argument(model: Any) -> str:
+    """transformers renamed it: `past_key_values` is deprecated since 5.2x and goes with 5.40."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+
+
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask with every prompt's end in the last column. *Shape:* ``(rows, longest)`` each."""
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)

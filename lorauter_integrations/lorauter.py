@@ -1,0 +1,301 @@
+"""The front door: a router and an engine behind one object. Knows no framework."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+from lorauter_integrations.adapter_map import AdapterMap, Ranking
+from lorauter_integrations.engines.base import Engine, completion_of
+from lorauter_integrations.errors import OptionError, RoutingError
+from lorauter_integrations.generation import (
+    Completion,
+    Delta,
+    GenerationOptions,
+    GenerationRequest,
+    Message,
+    ToolSchema,
+)
+from lorauter_integrations.mixture import Mixture
+from lorauter_integrations.pool import Adapter
+from lorauter_integrations.routing import Route, TaskIndex, TaskRouter
+from lorauter_integrations.settings import DEFAULT_FILE, Settings
+from lorauter_integrations.task import routing_text
+from lorauter_integrations.tool_calls import system_with_tools
+
+logger = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer and the route it took."""
+
+    completion: Completion
+    route: Route
+
+    @property
+    def text(self) -> str:
+        """The answer's text."""
+        return self.completion.text
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a caller may choose instead of routing: adapters with weights, or a task by name; not both."""
+
+    adapters: Mapping[str, float] | None = None
+    task: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.adapters is not None and self.task is not None:
+            raise OptionError(
+                "adapters and task exclude each other", hint="give one of them, or none to route"
+            )
+
+
+ROUTED = Choice()
+
+
+class LoRAuter:
+    """Routes each conversation to a mixture of adapters and lets the base model answer under it.
+
+    Safe to use from many threads. `LoRAuter.from_config` is the usual way to one.
+
+    Args:
+        index: the tasks and their rankings.
+        engine: the base model and the pool.
+        router: text to route; the paper's preset when None.
+        options: defaults of every answer.
+    """
+
+    def __init__(
+        self,
+        index: TaskIndex,
+        engine: Engine,
+        *,
+        router: TaskRouter | None = None,
+        options: GenerationOptions | None = None,
+    ) -> None:
+        self.index = index
+        self.engine = engine
+        self.router = router or TaskRouter(index)
+        self.options = options or GenerationOptions()
+
+    @classmethod
+    def from_config(
+        cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None
+    ) -> LoRAuter:
+        """The LoRAuter of a settings file; asked again for the same settings, a process gets the same one.
+
+        Args:
+            file: a TOML file, see `Settings`.
+            overrides: tables and keys that win over the file.
+
+        Raises:
+            ConfigError: the settings are wrong.
+            ModelLoadError: the base model or the encoder cannot be loaded.
+            PoolError: the pool cannot be used.
+            TaskIndexError: the index cannot be opened.
+        """
+        settings = Settings.read(file, overrides)
+        key = f"{settings.locate('.')} {settings.model_dump_json()}"
+        with _opening:
+            found = _opened.get(key)
+            if found is None:
+                found = _opened[key] = build(settings)
+            return found
+
+    # ------------------------------------------------------------------ routing
+
+    def route(self, conversation: str | Sequence[Message], tools: Sequence[ToolSchema] = ()) -> Route:
+        """Where a text or conversation goes.
+
+        Raises:
+            RoutingError: nothing to route on, or no task has been mapped.
+        """
+        text = conversation if isinstance(conversation, str) else text_of(conversation, tools)
+        return self.router.route(text)
+
+    def choose(
+        self, messages: Sequence[Message], choice: Choice = ROUTED, tools: Sequence[ToolSchema] = ()
+    ) -> Route:
+        """The route of a conversation, unless the caller chose.
+
+        Raises:
+            UnknownAdapterError: chosen adapters are not in the pool.
+            UnknownTaskError: the chosen task is not in the index.
+            RoutingError: as `route`.
+        """
+        if choice.adapters is not None:
+            mixture = Mixture(choice.adapters)
+            self.engine.require(mixture)
+            return Route(mixture, (), "the adapters were chosen by the caller")
+        if choice.task is not None:
+            return self.router.route_to_task(choice.task)
+        return self.route(messages, tools)
+
+    # ------------------------------------------------------------------ answering
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        choice: Choice = ROUTED,
+        tools: Sequence[ToolSchema] = (),
+    ) -> tuple[Route, Iterator[Delta]]:
+        """The route, and the answer piece by piece. Closing the iterator ends the work.
+
+        Raises:
+            As `choose` and `Engine.stream`, all before this returns.
+        """
+        route = self.choose(messages, choice, tools)
+        request = GenerationRequest(messages, route.mixture, options or self.options, tools)
+        return route, self.engine.stream(request)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        choice: Choice = ROUTED,
+        tools: Sequence[ToolSchema] = (),
+    ) -> Answer:
+        """The whole answer. Raises as `stream`."""
+        route, deltas = self.stream(messages, options, choice=choice, tools=tools)
+        return Answer(completion_of(deltas), route)
+
+    async def astream(
+        self,
+        messages: Sequence[Message],
+        options: GenerationOptions | None = None,
+        *,
+        choice: Choice = ROUTED,
+        tools: Sequence[ToolSchema] = (),
+    ) -> tuple[Route, AsyncIterator[Delta]]:
+        """As `stream`, off the event loop; a cancelled task stops the work within a step."""
+        route, deltas = await asyncio.to_thread(self.stream, messages, options, choice=choice, tools=tools)
+        return route, in_threads(deltas)
+
+    # ------------------------------------------------------------------ the map
+
+    @property
+    def adapter_map(self) -> AdapterMap:
+        """The rankings of all mapped tasks."""
+        return self.index.adapter_map()
+
+    def warn_of_stale_map(self, pool: Mapping[str, Adapter]) -> None:
+        """Log what a person should know before serving: unmapped tasks, changed or missing adapters."""
+        rankings = self.adapter_map
+        if unmapped := [name for name in self.index.names() if name not in rankings]:
+            logger.warning(
+                "not mapped yet, so nothing is routed to: %s; run `lorauter map`", ", ".join(unmapped)
+            )
+        for task, ranking in rankings.items():
+            if state := staleness(ranking, pool):
+                logger.warning("task %s: %s; run `lorauter map`", task, state)
+
+
+def staleness(ranking: Ranking, pool: Mapping[str, Adapter]) -> str:
+    """What is wrong with a task's winner, in words; empty when nothing is."""
+    best = ranking.best
+    if best.is_base:
+        return ""
+    if best.adapter not in pool:
+        return f"its adapter {best.adapter!r} is not in the pool any more"
+    changed = pool[best.adapter].content_hash != best.content_hash
+    return f"its adapter {best.adapter!r} has changed since it was mapped" if changed else ""
+
+
+def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> str:
+    """The text that routes a conversation: system message, tools, and the last user message.
+
+    The tools are part of it as the model reads them, so that a call with tools routes as one.
+
+    Raises:
+        RoutingError: there is no such text.
+    """
+    system = "\n\n".join(m.content for m in messages if m.role == "system")
+    user = next((m.content for m in reversed(messages) if m.role == "user"), "")
+    text = routing_text(system_with_tools(system, tools), user)
+    if not text:
+        roles = ", ".join(message.role for message in messages) or "none"
+        raise RoutingError(
+            f"the conversation (turns: {roles}) has no system or user text to route on",
+            hint="send a user message, or choose adapters=... or task=...",
+        )
+    return text
+
+
+def build(settings: Settings) -> LoRAuter:
+    """Open everything that the settings name. Raises as `LoRAuter.from_config`."""
+    from lorauter_integrations.engines import LocalEngine
+
+    index = open_index(settings)
+    try:
+        engine = LocalEngine.load(
+            settings.weights(settings.model.name),
+            settings.locate(settings.pool.path),
+            dtype=settings.model.dtype,
+            device=settings.model.device,
+            budget=settings.pool.budget_mib << 20,
+        )
+        lorauter = LoRAuter(
+            index, engine, router=open_router(settings, index), options=settings.generation.options()
+        )
+        lorauter.warn_of_stale_map(engine.adapters)
+    except BaseException:
+        index.close()
+        raise
+    return lorauter
+
+
+def open_index(settings: Settings) -> TaskIndex:
+    """The task index of the settings. Raises `TaskIndexError`, `ModelLoadError`."""
+    from lorauter_integrations.routing import SentenceTransformerEncoder
+
+    wanted = settings.encoder
+    encoder = SentenceTransformerEncoder(
+        settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device
+    )
+    if settings.index.url:
+        return TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
+    return TaskIndex.embedded(
+        settings.locate(settings.index.path), encoder, collection=settings.index.collection
+    )
+
+
+def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
+    """The router of the settings."""
+    return TaskRouter(index, k=settings.routing.k, temperature=settings.routing.temperature)
+
+
+async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
+    """A blocking iterator, one step at a time in a worker thread; closed when the caller leaves."""
+    loop = asyncio.get_running_loop()
+    step: asyncio.Future[Any] | None = None
+    try:
+        while True:
+            step = asyncio.ensure_future(loop.run_in_executor(None, next, items, _END))
+            item = await asyncio.shield(step)
+            if item is _END:
+                return
+            yield item
+    finally:
+        close: Callable[[], None] = getattr(items, "close", lambda: None)
+        if step is None or step.done():
+            close()
+        else:  # cancelled in the middle of a step: a running generator cannot be closed before it is over
+            step.add_done_callback(lambda _: close())
+
+
+_END: Any = object()
+_opening = threading.Lock()
+_opened: WeakValueDictionary[str, LoRAuter] = WeakValueDictionary()

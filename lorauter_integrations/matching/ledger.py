@@ -1,0 +1,87 @@
+"""Every score ever measured, in an append-only file, so that no question is asked twice. Knows files only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lorauter_integrations.errors import MappingError
+
+
+class Key(NamedTuple):
+    """What a score depends on.
+
+    Attributes:
+        scorer: base model, prompt form, metric and options, as one hash.
+        adapter: the adapter's content hash; empty for the base model.
+        example: the example's content hash.
+    """
+
+    scorer: str
+    adapter: str
+    example: str
+
+
+class Ledger:
+    """Scores by key, kept in a JSONL file; one line holds one batch, written at once.
+
+    A process killed in the middle of a line loses that batch only: the piece is cut off at the next start.
+
+    Args:
+        file: made at the first record; None keeps the scores in memory only.
+
+    Raises:
+        MappingError: the file cannot be read, or a line before the last is damaged.
+    """
+
+    def __init__(self, file: str | Path | None = None) -> None:
+        self._file = Path(file) if file else None
+        self._scores: dict[Key, float] = {}
+        if self._file and self._file.exists():
+            self._load(self._file)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def get(self, key: Key) -> float | None:
+        """The score of a key, or None when it has not been measured."""
+        return self._scores.get(key)
+
+    def record(self, keys: Sequence[Key], scores: Sequence[float]) -> None:
+        """Keep the scores of one batch, on disk before this returns.
+
+        Raises:
+            MappingError: the file cannot be written.
+        """
+        self._scores.update(zip(keys, scores, strict=True))
+        if not self._file:
+            return
+        line = json.dumps([[*key, score] for key, score in zip(keys, scores, strict=True)]) + "\n"
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as stream:
+                stream.write(line)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise MappingError(f"the ledger {self._file} cannot be written: {error}") from error
+
+    def _load(self, file: Path) -> None:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise MappingError(f"the ledger {file} cannot be read: {error}") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(file, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                self._scores.update({Key(s, a, e): float(score) for s, a, e, score in json.loads(line)})
+            except (ValueError, TypeError) as error:
+                raise MappingError(
+                    f"the ledger {file} is damaged at line {number}: {error}",
+                    hint="delete that line; its questions will be asked again",
+                ) from error

@@ -1,0 +1,156 @@
+"""How an answer is scored against a target, in [0, 1]. Knows nothing of tasks or models.
+
+The arithmetic of ROUGE and BLEU is rouge-score's and sacrebleu's, loaded on first use.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from typing import Any, TypeAlias
+
+from lorauter_integrations.errors import TaskError, listing
+
+Metric: TypeAlias = Callable[[str, str], float]
+"""(answer, target) -> score in [0, 1], higher is better."""
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WRAPPING = re.compile(r"</?tool_call>|```(?:json)?")
+
+
+def exact_match(answer: str, target: str) -> float:
+    """1 when both say the same: case, outer and repeated white space and final full stops do not count.
+
+    The paper's rule (section on evaluation; lower-cased text without ".").
+    """
+    return float(_plain(answer) == _plain(target))
+
+
+def exact_text(answer: str, target: str) -> float:
+    """1 when both are the same characters, outer white space apart. For tasks where case matters."""
+    return float(answer.strip() == target.strip())
+
+
+def contains(answer: str, target: str) -> float:
+    """1 when the answer holds the target somewhere, compared as `exact_match` does."""
+    return float(_plain(target) in _plain(answer))
+
+
+def f1(answer: str, target: str) -> float:
+    """Harmonic mean of token precision and recall, as in SQuAD (Rajpurkar et al. 2016, arXiv 1606.05250).
+
+    Lower-cased, without punctuation and articles.
+    """
+    got, wanted = _tokens(answer), _tokens(target)
+    if not got or not wanted:
+        return float(got == wanted)
+    shared = sum((Counter(got) & Counter(wanted)).values())
+    return 2 * shared / (len(got) + len(wanted))
+
+
+def json_equal(answer: str, target: str) -> float:
+    """1 when both hold equal JSON values; `<tool_call>` tags and code fences round them do not count."""
+    try:
+        return float(bool(_strict(_json(answer), _json(target))))
+    except ValueError:
+        return 0.0
+
+
+def rouge_l(answer: str, target: str) -> float:
+    """ROUGE-L F-measure (Lin 2004) by rouge-score."""
+    return float(_rouge().score(target, answer)["rougeL"].fmeasure)
+
+
+def bleu(answer: str, target: str) -> float:
+    """Sentence BLEU by sacrebleu, with effective order, divided by 100."""
+    from sacrebleu import sentence_bleu
+
+    return float(sentence_bleu(answer, [target], use_effective_order=True).score) / 100
+
+
+METRICS: dict[str, Metric] = {
+    "bleu": bleu,
+    "contains": contains,
+    "exact_match": exact_match,
+    "exact_text": exact_text,
+    "f1": f1,
+    "json": json_equal,
+    "rouge_l": rouge_l,
+}
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of a name, or of a function written as `package.module:function`.
+
+    Raises:
+        TaskError: no such metric, or the function cannot be imported.
+    """
+    if name in METRICS:
+        return METRICS[name]
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise TaskError(
+            f"unknown metric {name!r}",
+            hint=f"use {listing(METRICS)}, or a Python function as package.module:function",
+        )
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise TaskError(f"the metric {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise TaskError(f"the metric {name!r} is not a function")
+    return found  # type: ignore[no-any-return]
+
+
+def metric_name(metric: str | Metric) -> str:
+    """The name a metric is stored under, from which `find_metric` finds it again.
+
+    Raises:
+        TaskError: a function that cannot be found again by its module and name.
+    """
+    if isinstance(metric, str):
+        find_metric(metric)
+        return metric
+    for name, function in METRICS.items():
+        if function is metric:
+            return name
+    name = f"{getattr(metric, '__module__', '?')}:{getattr(metric, '__qualname__', '?')}"
+    if "<" in name or find_metric(name) is not metric:
+        raise TaskError(
+            f"the metric {name} cannot be stored", hint="use a function defined at the top level of a module"
+        )
+    return name
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().split()).rstrip(".").rstrip()
+
+
+def _tokens(text: str) -> list[str]:
+    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+
+
+def _json(text: str) -> Any:
+    return json.loads(_WRAPPING.sub("", text).strip())
+
+
+def _strict(left: Any, right: Any) -> bool:
+    """Equality of JSON values in which true is not 1 (3 and 3.0 are one JSON number)."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_strict(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_strict, left, right))
+    return isinstance(left, bool) == isinstance(right, bool) and bool(left == right)
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=False)

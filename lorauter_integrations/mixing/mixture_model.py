@@ -1,0 +1,160 @@
+"""A torch model in which each row of a batch has its own mixture. Knows tensors, no text and no prompts.
+
+The base model is not changed: the mixture is added to a module's output by a forward hook, so the module
+tree, the state dict and every weight stay as they are, whatever the module's class.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lorauter_integrations.errors import EngineError
+from lorauter_integrations.mixing.low_rank import Factors, Stack, gate, low_rank_sum
+from lorauter_integrations.mixing.weights import GIB, WeightCache
+from lorauter_integrations.mixture import Mixture
+from lorauter_integrations.pool import Adapter
+
+KEPT_STACKS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the hooks add during one forward pass: module -> (stack, gates)."""
+
+    parts: Mapping[str, tuple[Stack, Tensor]]
+
+
+class MixtureModel:
+    """A base model and a pool of adapters, mixed exactly in output space.
+
+    Args:
+        model: any torch model; modules that map (..., inputs) to (..., outputs) can carry a LoRA.
+        adapters: the pool.
+        budget: bytes of adapter weights kept in memory.
+    """
+
+    def __init__(self, model: nn.Module, adapters: Mapping[str, Adapter], *, budget: int = GIB) -> None:
+        self.model = model
+        self.adapters = adapters
+        first = next(model.parameters())
+        self.device: torch.device = first.device
+        self.dtype: torch.dtype = first.dtype
+        self.weights = WeightCache(adapters, self.dtype, self.device, budget=budget)
+        self._stacks: OrderedDict[tuple[str, ...], Mapping[str, Stack]] = OrderedDict()
+        self._hooks: dict[str, Any] = {}
+        self._active = threading.local()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def rows(self, mixtures: Sequence[Mixture]) -> Iterator[None]:
+        """Inside the block, forward passes of this thread add `mixtures[i]` to row i.
+
+        One mixture serves a batch of any size.
+
+        Raises:
+            UnknownAdapterError: a mixture names an adapter that is not in the pool.
+        """
+        plan = self._plan(mixtures)
+        before = getattr(self._active, "plan", None)
+        self._active.plan = plan
+        try:
+            yield
+        finally:
+            self._active.plan = before
+
+    def require(self, mixture: Mixture) -> None:
+        """Check that every adapter of a mixture is in the pool.
+
+        Raises:
+            UnknownAdapterError: one is not.
+        """
+        for name in mixture:
+            self.adapters[name]
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
+
+    def _plan(self, mixtures: Sequence[Mixture]) -> _Plan | None:
+        names = tuple(sorted({name for mixture in mixtures for name in mixture}))
+        if not names:
+            return None
+        if len(set(mixtures)) == 1:
+            mixtures = mixtures[:1]
+        weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in mixtures], dtype=torch.float64)
+        with self._lock:
+            stacks = self._stacked(names)
+            self._attach(stacks)
+        gates = {stack.layout: gate(weights, stack.layout, stack.a) for stack in stacks.values()}
+        return _Plan({module: (stack, gates[stack.layout]) for module, stack in stacks.items()})
+
+    def _stacked(self, names: tuple[str, ...]) -> Mapping[str, Stack]:
+        """Module -> factors of these adapters side by side; the last few sets of adapters are kept."""
+        if names in self._stacks:
+            self._stacks.move_to_end(names)
+            return self._stacks[names]
+        blocks: dict[str, list[tuple[int, Factors]]] = {}
+        for place, name in enumerate(names):
+            for module, factors in self.weights[name].items():
+                blocks.setdefault(module, []).append((place, factors))
+        stacks = {module: Stack.of(pairs) for module, pairs in blocks.items()}
+        self._stacks[names] = stacks
+        if len(self._stacks) > KEPT_STACKS:
+            self._stacks.popitem(last=False)
+        return stacks
+
+    def _attach(self, modules: Mapping[str, Stack]) -> None:
+        for name in modules:
+            if name not in self._hooks:
+                self._hooks[name] = self.model.get_submodule(name).register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def add_mixture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            plan: _Plan | None = getattr(self._active, "plan", None)
+            if plan is None or name not in plan.parts:
+                return None
+            stack, gates = plan.parts[name]
+            if gates.shape[0] not in (1, args[0].shape[0]):
+                raise EngineError(
+                    f"{gates.shape[0]} mixtures for a batch of {args[0].shape[0]} rows at {name}"
+                )
+            return output + low_rank_sum(args[0], stack, gates)
+
+        return add_mixture
+
+
+def base_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """The modules that can carry a LoRA: name -> (inputs, outputs).
+
+    Found by what they are, not by class: `nn.Linear` and the packed layers of quantised models say
+    `in_features` and `out_features`; GPT-2's `Conv1D` has a weight of shape (inputs, outputs) and `nf`.
+    """
+    shapes = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features") and hasattr(module, "out_features"):
+            shapes[name] = (int(module.in_features), int(module.out_features))
+        elif hasattr(module, "nf") and getattr(module, "weight", None) is not None:
+            shapes[name] = (int(module.weight.shape[0]), int(module.weight.shape[1]))
+    return shapes
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells base models apart: a hash of every weight's name, shape, type and first and last 16 values."""
+    digest = hashlib.sha256()
+    for name, weight in model.state_dict().items():
+        flat = weight.detach().flatten()
+        ends = torch.cat([flat[:16], flat[-16:]]).float().cpu().numpy().tobytes()
+        digest.update(json.dumps([name, list(weight.shape), str(weight.dtype)]).encode() + ends)
+    return digest.hexdigest()[:16]

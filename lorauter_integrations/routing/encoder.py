@@ -1,0 +1,130 @@
+"""Texts to unit vectors. Knows nothing of tasks; the only home of sentence-transformers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from lorauter_integrations.errors import ConfigError, ModelLoadError
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Anything that turns texts into unit vectors."""
+
+    @property
+    def name(self) -> str:
+        """What people call the encoder; shown in messages, stored with the index."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of the texts. *Shape:* ``(len(texts), dimension)``, float32."""
+        ...
+
+
+class SentenceTransformerEncoder:
+    """A sentence-transformers model, loaded at the first use.
+
+    Args:
+        model: hub name or folder.
+        prefix: put before each text, for encoders trained with an instruction.
+        device: torch device; the library's choice when None.
+        batch_size: texts encoded at once.
+
+    Raises:
+        ModelLoadError: at the first use, when the model cannot be loaded.
+    """
+
+    def __init__(
+        self, model: str, *, prefix: str = "", device: str | None = None, batch_size: int = 32
+    ) -> None:
+        self._model_name = model
+        self._prefix = prefix
+        self._device = device
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        self._model: Any = None
+
+    @property
+    def name(self) -> str:
+        """The model's name (a folder's last part) and the prefix, if any."""
+        path = Path(self._model_name)
+        name = path.name if path.is_absolute() else self._model_name
+        return f"{name} with prefix {self._prefix!r}" if self._prefix else name
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of the texts. *Shape:* ``(len(texts), dimension)``."""
+        with self._lock:  # loading twice wastes memory, and fast tokenizers refuse two threads at once
+            model = self._loaded()
+            vectors = model.encode(
+                [self._prefix + text for text in texts],
+                batch_size=self._batch_size,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _loaded(self) -> Any:
+        if self._model is None:
+            from sentence_transformers import SentenceTransformer
+
+            try:
+                self._model = SentenceTransformer(self._model_name, device=self._device)
+            except (OSError, ValueError) as error:
+                raise ModelLoadError(
+                    f"the encoder {self._model_name!r} cannot be loaded: {error}",
+                    hint="give a hub name, or the folder of a sentence-transformers model",
+                ) from error
+        return self._model
+
+
+class CallableEncoder:
+    """Any function from texts to vectors as an `Encoder`; the vectors are made unit length here."""
+
+    def __init__(self, name: str, embed: Callable[[list[str]], Sequence[Sequence[float]]]) -> None:
+        self.name = name
+        self._embed = embed
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors of the texts. *Shape:* ``(len(texts), dimension)``.
+
+        Raises:
+            ConfigError: the function gave another number of vectors, or a vector without direction.
+        """
+        vectors = np.asarray(self._embed(list(texts)), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ConfigError(
+                f"encoder {self.name}: {len(texts)} texts gave vectors of shape {vectors.shape}"
+            )
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or (lengths == 0).any():
+            raise ConfigError(f"encoder {self.name}: a vector has length zero or is not finite")
+        return np.asarray(vectors / lengths, dtype=np.float32)
+
+
+def as_encoder(thing: Any) -> Encoder:
+    """An `Encoder` from a model name, an `Encoder`, a LangChain `Embeddings` or a LlamaIndex embedding.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    if isinstance(thing, str):
+        return SentenceTransformerEncoder(thing)
+    name = str(getattr(thing, "model_name", "") or getattr(thing, "model", "") or type(thing).__name__)
+    if callable(getattr(thing, "embed_documents", None)):
+        return CallableEncoder(name, thing.embed_documents)
+    if callable(getattr(thing, "get_text_embedding_batch", None)):
+        return CallableEncoder(name, thing.get_text_embedding_batch)
+    if isinstance(thing, Encoder):
+        return thing
+    raise ConfigError(
+        f"{type(thing).__name__} is not an encoder",
+        hint="give a model name, a LangChain Embeddings, a LlamaIndex BaseEmbedding, or name + encode(texts)",
+    )

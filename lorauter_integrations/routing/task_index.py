@@ -1,0 +1,312 @@
+"""Tasks found by meaning, kept in Chroma. The only code that touches Chroma; knows nothing of weights.
+
+One record a task: the mean vector of its examples, the task itself as the document, and its ranking in
+the metadata, so that every replica that reads the collection agrees.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from lorauter_integrations.adapter_map import AdapterMap, Ranking
+from lorauter_integrations.errors import (
+    ConfigError,
+    EncoderMismatchError,
+    TaskIndexError,
+    UnknownTaskError,
+    listing,
+)
+from lorauter_integrations.routing.encoder import Encoder, Vectors
+from lorauter_integrations.routing.process_lock import ProcessLock
+from lorauter_integrations.task import Task
+
+SCHEMA = 1
+PROBE = "The quick brown fox asks how many parcels were sent to Oslo on Friday."
+SAME_ENCODER = 0.999  # cosine of the probe's vectors; other hardware or precision stays well above
+KEPT = 20  # of a ranking; every query reads its matches' rankings, and a pool may have thousands
+SEARCH_EFFORT = 500  # Chroma's default of 100 finds half of the true neighbours among 10,000 vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A mapped task near a text: its name, the cosine similarity, its ranking."""
+
+    task: str
+    similarity: float
+    ranking: Ranking
+
+
+class TaskIndex:
+    """The tasks of one Chroma collection, and the encoder that places texts among them.
+
+    Args:
+        client: a Chroma client.
+        encoder: makes the vectors; checked against the one the collection was made with.
+        collection: name of the collection, 3 to 512 characters.
+        lock: held while the index is open.
+
+    Raises:
+        EncoderMismatchError: the stored vectors were made by another encoder.
+        TaskIndexError: Chroma refuses.
+    """
+
+    def __init__(
+        self, client: Any, encoder: Encoder, *, collection: str = "lorauter", lock: ProcessLock | None = None
+    ) -> None:
+        self._encoder = encoder
+        self._lock = lock
+        with _chroma_errors("open the collection"):
+            self._collection = client.get_or_create_collection(
+                collection,
+                configuration={
+                    "hnsw": {"space": "cosine", "ef_search": SEARCH_EFFORT, "ef_construction": 200}
+                },
+                embedding_function=None,
+            )
+        self._check_encoder()
+
+    @classmethod
+    def embedded(cls, folder: str | Path, encoder: Encoder, *, collection: str = "lorauter") -> TaskIndex:
+        """Open or create an index in a folder, for this process alone.
+
+        Raises:
+            IndexLockedError: another process has it open.
+            EncoderMismatchError: as the class.
+        """
+        import chromadb
+
+        folder = Path(folder)
+        lock = ProcessLock(folder)
+        try:
+            with _chroma_errors(f"open the folder {folder}"):
+                client = chromadb.PersistentClient(str(folder.resolve()), settings=_quiet_settings())
+            return cls(client, encoder, collection=collection, lock=lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def server(cls, url: str, encoder: Encoder, *, collection: str = "lorauter") -> TaskIndex:
+        """Open or create an index on a Chroma server, shared by any number of processes.
+
+        Raises:
+            ConfigError: `url` is not http://HOST[:PORT] or https://HOST[:PORT].
+            TaskIndexError: the server does not answer.
+            EncoderMismatchError: as the class.
+        """
+        import chromadb
+
+        host, port, secure = _parse(url)
+        with _chroma_errors(f"reach the Chroma server {url}"):
+            client = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
+        return cls(client, encoder, collection=collection)
+
+    def close(self) -> None:
+        """Let another process open the folder."""
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> TaskIndex:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ------------------------------------------------------------------ writing
+
+    def add(self, tasks: Sequence[Task]) -> None:
+        """Add tasks or replace those of the same name; the ranking of an unchanged task is kept.
+
+        A task's vector is the plain mean of its examples' unit vectors (arXiv 2601.21795, section on task
+        representation), compared by cosine.
+        """
+        if not tasks:
+            return
+        before = self.adapter_map()
+        metadatas = []
+        for task in tasks:
+            facts: dict[str, Any] = {
+                "examples": len(task.examples),
+                "metric": str(task.metric),
+                "hash": task.content_hash,
+            }
+            old = before.get(task.name)
+            keep = old is not None and old.task_hash == task.content_hash
+            metadatas.append({**facts, "mapped": keep, "ranking": old.to_json() if keep and old else ""})
+        vectors = [
+            mean_vector(self._encoder.encode([example.text for example in task.examples])) for task in tasks
+        ]
+        with _chroma_errors("store tasks"):
+            self._collection.upsert(
+                ids=[task.name for task in tasks],
+                embeddings=[vector.tolist() for vector in vectors],
+                documents=[task.to_json() for task in tasks],
+                metadatas=metadatas,
+            )
+
+    def remove(self, name: str) -> None:
+        """Forget a task and its ranking.
+
+        Raises:
+            UnknownTaskError: no such task.
+        """
+        self.get(name)
+        with _chroma_errors("remove a task"):
+            self._collection.delete(ids=[name])
+
+    def set_ranking(self, ranking: Ranking) -> None:
+        """Keep the result of a task's mapping; from now on texts can be routed to it.
+
+        Raises:
+            UnknownTaskError: no such task.
+        """
+        self.get(ranking.task)
+        with _chroma_errors("store a ranking"):
+            self._collection.update(
+                ids=[ranking.task], metadatas=[{"mapped": True, "ranking": ranking.top(KEPT).to_json()}]
+            )
+
+    # ------------------------------------------------------------------ reading
+
+    def nearest(self, text: str, k: int) -> list[Neighbour]:
+        """The k mapped tasks nearest to a text, nearest first; ties by name."""
+        vector = self._encoder.encode([text])[0].tolist()
+        with _chroma_errors("search"):
+            found = self._collection.query(
+                query_embeddings=[vector],
+                n_results=k,
+                where={"mapped": True},
+                include=["metadatas", "distances"],
+            )
+        rows = zip(found["ids"][0], found["distances"][0], found["metadatas"][0], strict=True)
+        near = [Neighbour(name, 1.0 - gap, Ranking.from_json(facts["ranking"])) for name, gap, facts in rows]
+        return sorted(near, key=lambda match: (-round(match.similarity, 6), match.task))
+
+    def names(self) -> list[str]:
+        """All task names, sorted."""
+        return sorted(self._read(include=[])["ids"])
+
+    def tasks(self) -> list[Task]:
+        """All tasks, sorted by name."""
+        documents = self._read(include=["documents"])["documents"]
+        return sorted(map(Task.from_json, documents), key=lambda task: task.name)
+
+    def get(self, name: str) -> Task:
+        """One task.
+
+        Raises:
+            UnknownTaskError: no such task.
+        """
+        documents = self._read(ids=[name], include=["documents"])["documents"]
+        if not documents:
+            raise UnknownTaskError(
+                f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}"
+            )
+        return Task.from_json(documents[0])
+
+    def ranking(self, name: str) -> Ranking | None:
+        """What a task was mapped to; None when it has not been mapped.
+
+        Raises:
+            UnknownTaskError: no such task.
+        """
+        self.get(name)
+        return self.adapter_map().get(name)
+
+    def adapter_map(self) -> AdapterMap:
+        """The rankings of all mapped tasks."""
+        stored = self._read(where={"mapped": True}, include=["metadatas"])["metadatas"]
+        return AdapterMap([Ranking.from_json(facts["ranking"]) for facts in stored])
+
+    def _read(self, **query: Any) -> Any:
+        with _chroma_errors("read"):
+            return self._collection.get(**query)
+
+    # ------------------------------------------------------------------ the encoder's identity
+
+    def _check_encoder(self) -> None:
+        """Compare the encoder by what it does, not by its name: the vector of a fixed text is stored."""
+        probe = self._encoder.encode([PROBE])[0]
+        stored = self._collection.metadata or {}
+        if "lorauter_probe" not in stored:
+            if self._collection.count():
+                raise TaskIndexError(
+                    f"the collection {self._collection.name!r} holds records of another program",
+                    hint="give the index a collection of its own",
+                )
+            facts = {"lorauter_schema": SCHEMA, "lorauter_encoder": self._encoder.name}
+            with _chroma_errors("describe the collection"):
+                self._collection.modify(
+                    metadata={**facts, "lorauter_probe": json.dumps([round(float(x), 6) for x in probe])}
+                )
+            return
+        if stored.get("lorauter_schema") != SCHEMA:
+            raise TaskIndexError(
+                f"the index has layout {stored.get('lorauter_schema')}, this version reads {SCHEMA}",
+                hint="use the version that wrote it, or a new collection",
+            )
+        _compare(probe, json.loads(stored["lorauter_probe"]), self._encoder.name, stored["lorauter_encoder"])
+
+
+def mean_vector(vectors: Vectors) -> Vectors:
+    """The mean of unit vectors, made unit length. *Shape:* ``(n, dimension)`` to ``(dimension,)``."""
+    mean = vectors.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length if length else vectors[0], dtype=np.float32)
+
+
+def _compare(probe: Vectors, stored: list[float], name: str, stored_name: str) -> None:
+    hint = "use the encoder the index was made with, or a new collection and `lorauter tasks add` again"
+    if len(stored) != len(probe):
+        raise EncoderMismatchError(
+            f"the index was made by encoder {stored_name!r} ({len(stored)} dimensions), "
+            f"this one is {name!r} ({len(probe)} dimensions)",
+            hint=hint,
+        )
+    cosine = float(np.dot(probe, np.asarray(stored)) / np.linalg.norm(stored))
+    if cosine < SAME_ENCODER:
+        raise EncoderMismatchError(
+            f"the index was made by encoder {stored_name!r}; {name!r} places the same text elsewhere "
+            f"(cosine {cosine:.3f}, at least {SAME_ENCODER} expected)",
+            hint=hint,
+        )
+
+
+def _parse(url: str) -> tuple[str, int, bool]:
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path.strip("/"):
+        raise ConfigError(f"{url!r} is not the address of a Chroma server", hint="write http://HOST:PORT")
+    secure = parts.scheme == "https"
+    return parts.hostname, port or (443 if secure else 8000), secure
+
+
+def _quiet_settings() -> Any:
+    from chromadb.config import Settings
+
+    return Settings(anonymized_telemetry=False)
+
+
+@contextmanager
+def _chroma_errors(doing: str) -> Iterator[None]:
+    """Turn Chroma's errors into ours, with its own words kept."""
+    from chromadb.errors import ChromaError
+
+    try:
+        yield
+    except (ChromaError, ValueError, ConnectionError, OSError) as error:
+        raise TaskIndexError(
+            f"Chroma could not {doing}: {error}",
+            hint="check [index] in the settings, and that the server is up",
+        ) from error

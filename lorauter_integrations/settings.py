@@ -1,0 +1,193 @@
+"""One TOML file and the environment to a LoRAuter. Knows where things are, not how they work.
+
+Every value can be overridden by an environment variable: `LORAUTER_` and the table and key with two
+underscores between them, such as `LORAUTER_ROUTING__K=5`. Relative paths are read from the file's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from lorauter_integrations.errors import ConfigError
+from lorauter_integrations.generation import GenerationOptions
+from lorauter_integrations.locations import resolve_location
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+DEFAULT_FILE = "lorauter.toml"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(_Table):
+    """`[model]`: the base model."""
+
+    name: str = Field(description="hub name, folder, .gguf file, or package:PACKAGE/path")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    device: str = "auto"
+
+
+class EncoderSettings(_Table):
+    """`[encoder]`: places texts among the tasks."""
+
+    name: str = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="hub name, folder, or package:..."
+    )
+    prefix: str = Field("", description="put before each text, for encoders trained with an instruction")
+    device: str | None = None
+
+
+class IndexSettings(_Table):
+    """`[index]`: the Chroma collection of the tasks: a folder of this process, or a server."""
+
+    path: str = ".lorauter/index"
+    url: str = Field("", description="http://HOST:PORT of a Chroma server; then path is not used")
+    collection: str = "lorauter"
+
+
+class PoolSettings(_Table):
+    """`[pool]`: the adapters."""
+
+    path: str = "pool"
+    budget_mib: int = Field(1024, gt=0, description="memory for adapter weights")
+
+
+class RoutingSettings(_Table):
+    """`[routing]`: how tasks share a text."""
+
+    preset: Literal["paper"] = "paper"
+    k: int = Field(3, ge=1)
+    temperature: float = Field(0.2, gt=0)
+
+
+class GenerationSettings(_Table):
+    """`[generation]`: defaults of every answer; a call's own options win."""
+
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+    def options(self) -> GenerationOptions:
+        """As the engine takes them. Raises `OptionError`."""
+        return GenerationOptions(**self.model_dump())
+
+
+class MappingSettings(_Table):
+    """`[mapping]`: how tasks find their adapters."""
+
+    score: Literal["metric", "log_likelihood"] = "metric"
+    schedule: Literal["halving", "uniform"] = "halving"
+    ledger: str = ".lorauter/ledger.jsonl"
+    batch: int = Field(32, ge=1)
+    seed: int = 0
+
+
+class Settings(BaseSettings):
+    """Everything a LoRAuter is made of; see docs/settings.md."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LORAUTER_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    model: ModelSettings
+    encoder: EncoderSettings = EncoderSettings()
+    index: IndexSettings = IndexSettings()
+    pool: PoolSettings = PoolSettings()
+    routing: RoutingSettings = RoutingSettings()
+    generation: GenerationSettings = GenerationSettings()
+    mapping: MappingSettings = MappingSettings()
+    _folder: Path = PrivateAttr(default_factory=Path.cwd)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment wins over the file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Settings:
+        self.generation.options()
+        return self
+
+    @classmethod
+    def read(cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None) -> Settings:
+        """Read a TOML file.
+
+        Args:
+            file: its path.
+            overrides: tables and keys that win over the file, such as {"routing": {"k": 1}}.
+
+        Raises:
+            ConfigError: the file is missing, is not TOML, or a value in it or in the environment is wrong.
+        """
+        file = Path(file)
+        values = _merged(_read_toml(file), overrides or {})
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            raise ConfigError(
+                f"{file}: {_in_words(error)}", hint="see docs/settings.md for every table and key"
+            ) from error
+        except SettingsError as error:
+            raise ConfigError(f"an environment variable LORAUTER_... cannot be read: {error}") from error
+        settings._folder = file.resolve().parent
+        return settings
+
+    def locate(self, path: str) -> Path:
+        """A path of the settings as an absolute one."""
+        return (self._folder / Path(path).expanduser()).resolve()
+
+    def weights(self, name: str) -> str:
+        """A model's or encoder's location as a loader takes it. Raises `ConfigError`."""
+        return resolve_location(name, relative_to=self._folder)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"there is no settings file {file}",
+            hint="give one with --config, or write lorauter.toml (see README)",
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error}", hint="it must be a TOML file in UTF-8"
+        ) from error
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        inner = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if inner else value
+    return merged
+
+
+def _in_words(error: ValidationError) -> str:
+    problems = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+    return "; ".join(problems)
