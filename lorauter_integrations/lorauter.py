@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.engines.base import Engine, completion_of
-from lorauter_integrations.errors import OptionError, RoutingError
+from lorauter_integrations.errors import OptionError, RoutingError, listing
 from lorauter_integrations.generation import (
     Completion,
     Delta,
@@ -30,6 +30,8 @@ from lorauter_integrations.task import routing_text
 from lorauter_integrations.tool_calls import system_with_tools
 
 logger = logging.getLogger(__name__)
+OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
+CHOICE_NAMES = ("adapters", "task")
 Item = TypeVar("Item")
 
 
@@ -112,6 +114,10 @@ class LoRAuter:
                 found = _opened[key] = build(settings)
             return found
 
+    def __deepcopy__(self, _: object) -> LoRAuter:
+        """Itself: frameworks copy their models freely, and a second copy of the weights helps nobody."""
+        return self
+
     # ------------------------------------------------------------------ routing
 
     def route(self, conversation: str | Sequence[Message], tools: Sequence[ToolSchema] = ()) -> Route:
@@ -184,6 +190,26 @@ class LoRAuter:
         route, deltas = await asyncio.to_thread(self.stream, messages, options, choice=choice, tools=tools)
         return route, in_threads(deltas)
 
+    def asked(
+        self, given: Mapping[str, Any], keywords: Mapping[str, Any]
+    ) -> tuple[GenerationOptions, Choice]:
+        """What one call of a framework's model asks for.
+
+        Args:
+            given: the model object's own `OPTION_NAMES`, `adapters` and `task`; None = not set. They win
+                over the settings.
+            keywords: the call's, of the same names; they win over the fields.
+
+        Raises:
+            OptionError: a value is out of range, or adapters and task are both given.
+        """
+        options = self.options
+        for source in (given, keywords):
+            options = options.override({name: source.get(name) for name in OPTION_NAMES})
+        own = keywords.get("adapters") is not None or keywords.get("task") is not None
+        source = keywords if own else given
+        return options, Choice(source.get("adapters"), source.get("task"))
+
     # ------------------------------------------------------------------ the map
 
     @property
@@ -212,6 +238,16 @@ def staleness(ranking: Ranking, pool: Mapping[str, Adapter]) -> str:
         return f"its adapter {best.adapter!r} is not in the pool any more"
     changed = pool[best.adapter].content_hash != best.content_hash
     return f"its adapter {best.adapter!r} has changed since it was mapped" if changed else ""
+
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Nothing a caller writes is dropped in silence.
+
+    Raises:
+        OptionError: a name that is not known.
+    """
+    if unknown := set(names) - set(known):
+        raise OptionError(f"unknown {what} {listing(unknown)}", hint=f"known are {listing(known, limit=20)}")
 
 
 def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> str:

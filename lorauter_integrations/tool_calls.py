@@ -82,6 +82,36 @@ def parse_tool_calls(text: str) -> ParsedAnswer:
     return ParsedAnswer(_CALL.sub("", text).strip() if bodies else text, tuple(calls), tuple(broken))
 
 
+class CallFilter:
+    """Hides calls from a stream: text before the first call goes through, the rest waits for the end."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._shown = 0
+
+    def push(self, piece: str) -> str:
+        """Add a piece; returns the text that is certainly not part of a call."""
+        self._text += piece
+        if self._text.lstrip()[:1] in ("{", ""):  # perhaps a bare JSON call
+            return ""
+        place = self._text.find(OPEN)
+        end = place if place >= 0 else len(self._text) - _beginning_of(OPEN, self._text)
+        shown = self._text[self._shown : end]
+        self._shown = max(self._shown, end)
+        return shown
+
+    def finish(self) -> tuple[str, ParsedAnswer]:
+        """The text not shown yet, and the whole answer taken apart."""
+        parsed = parse_tool_calls(self._text)
+        whole = parsed.text if parsed.calls or parsed.broken else self._text
+        return whole[self._shown :], parsed
+
+
+def _beginning_of(tag: str, text: str) -> int:
+    """Length of the longest end of the text that begins the tag."""
+    return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
+
+
 def _read_call(body: str) -> ToolCall:
     value: Any = json.loads(body)
     name, arguments = value["name"], value.get("arguments", {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from lorauter_integrations.errors import EngineError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixture import Mixture
+from lorauter_integrations.pool import Adapter
 
 
 class Engine(ABC):
@@ -27,6 +28,11 @@ class Engine(ABC):
     @abstractmethod
     def context_length(self) -> int:
         """Most tokens of prompt and answer together."""
+
+    @property
+    @abstractmethod
+    def adapters(self) -> Mapping[str, Adapter]:
+        """The pool."""
 
     @abstractmethod
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:

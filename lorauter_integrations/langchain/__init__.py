@@ -1,0 +1,8 @@
+"""LangChain: `ChatLoRAuter`. Needs the extra `langchain`."""
+
+from lorauter_integrations.extras import needs_extra
+
+with needs_extra("langchain", "langchain_core"):
+    from lorauter_integrations.langchain.chat_model import ChatLoRAuter
+
+__all__ = ["ChatLoRAuter"]
