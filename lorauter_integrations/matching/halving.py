@@ -110,11 +110,13 @@ def successive_halving(
 
 def _apportion(total: int, shares: Sequence[float]) -> list[int]:
     """Whole numbers in these proportions that add up to the total, each at least 1 (largest remainders)."""
-    exact = [(total - len(shares)) * share / sum(shares) for share in shares]
-    counts = [1 + int(value) for value in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda place: int(exact[place]) - exact[place])
-    for place in by_remainder[: total - sum(counts)]:
-        counts[place] += 1
+    exact = [total * share / sum(shares) for share in shares]
+    counts = [max(1, int(value)) for value in exact]
+    while sum(counts) != total:
+        step = 1 if sum(counts) < total else -1
+        open_places = [place for place, count in enumerate(counts) if count + step >= 1]
+        place = max(open_places, key=lambda place: step * (exact[place] - counts[place]))
+        counts[place] += step
     return counts
 
 

@@ -90,7 +90,7 @@ class Matcher:
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._scorer = scorer
-        self._ledger = ledger or Ledger()
+        self._ledger = Ledger() if ledger is None else ledger  # an empty ledger is false
         self._schedule = schedule
         self._seed = seed
         self._batch = batch

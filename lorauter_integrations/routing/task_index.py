@@ -109,6 +109,11 @@ class TaskIndex:
             client = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
         return cls(client, encoder, collection=collection)
 
+    @property
+    def encoder(self) -> Encoder:
+        """Places texts among the tasks."""
+        return self._encoder
+
     def close(self) -> None:
         """Let another process open the folder."""
         if self._lock:

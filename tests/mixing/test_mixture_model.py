@@ -1,0 +1,107 @@
+import threading
+
+import pytest
+import torch
+from conftest import pico_model
+
+from lorauter_integrations import Mixture, MixtureModel
+from lorauter_integrations.errors import EngineError, OptionError, PoolError
+from lorauter_integrations.mixing import WeightCache, fingerprint, write_fused
+
+IDS = torch.arange(12).reshape(1, 12)
+
+
+def logits(mixture_model, mixture):
+    with mixture_model.rows([mixture]), torch.inference_mode():
+        return mixture_model.model(input_ids=IDS).logits
+
+
+def test_two_threads_with_different_mixtures_do_not_meet(pico_pool):
+    shared = MixtureModel(pico_model(), pico_pool)
+    choices = [Mixture({"plain": 1.0}), Mixture({"wide": -1.0}), Mixture(), Mixture({"mlp": 2.0, "plain": 0.5})]
+    expected = [logits(MixtureModel(pico_model(), pico_pool), mixture) for mixture in choices]
+    wrong = []
+
+    def work(place):
+        for _ in range(25):
+            if not torch.allclose(logits(shared, choices[place]), expected[place], atol=1e-5):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(len(choices))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_an_error_inside_the_block_leaves_the_model_clean(pico_pool):
+    mixture_model = MixtureModel(pico_model(), pico_pool)
+    with pytest.raises(RuntimeError, match="boom"), mixture_model.rows([Mixture({"plain": 1.0})]):
+        raise RuntimeError("boom")
+    with torch.inference_mode():
+        assert torch.equal(mixture_model.model(input_ids=IDS).logits, pico_model()(input_ids=IDS).logits)
+
+
+def test_blocks_nest(pico_pool):
+    mixture_model = MixtureModel(pico_model(), pico_pool)
+    outer, inner = Mixture({"plain": 1.0}), Mixture({"wide": 1.0})
+    expected = logits(mixture_model, outer)
+    with mixture_model.rows([outer]), torch.inference_mode():
+        logits(mixture_model, inner)
+        assert torch.equal(mixture_model.model(input_ids=IDS).logits, expected)
+
+
+def test_a_wrong_number_of_mixtures_is_refused(pico_pool):
+    mixture_model = MixtureModel(pico_model(), pico_pool)
+    rows = [Mixture({"plain": 1.0}), Mixture({"wide": 1.0})]
+    with (
+        pytest.raises(EngineError, match="2 mixtures for a batch of 3 rows"),
+        mixture_model.rows(rows),
+        torch.inference_mode(),
+    ):
+        mixture_model.model(input_ids=IDS.expand(3, -1))
+
+
+def test_the_cache_drops_the_least_used_within_its_budget(pico_pool):
+    one = WeightCache(pico_pool, torch.float32, torch.device("cpu"))
+    one["plain"]
+    size = one.size
+    assert size == sum(part.rank * (part.inputs + part.outputs) * 4 for part in pico_pool["plain"].parts.values())
+    cache = WeightCache(pico_pool, torch.float32, torch.device("cpu"), budget=2 * size)
+    for name in ("plain", "alphas", "plain", "mlp"):
+        cache[name]
+    assert cache.resident == ["plain", "mlp"]
+    assert cache.size <= 2 * size
+
+
+def test_an_adapter_larger_than_the_budget_still_serves(pico_pool):
+    cache = WeightCache(pico_pool, torch.float32, torch.device("cpu"), budget=1)
+    assert cache["wide"]
+    assert cache["plain"]
+    assert cache.resident == ["plain"]
+
+
+def test_a_file_that_has_gone_is_an_error_that_names_the_adapter(tmp_path, pico_pool_folder):
+    import shutil
+
+    from lorauter_integrations import AdapterPool
+    from lorauter_integrations.mixing import base_shapes
+
+    shutil.copytree(pico_pool_folder / "plain", tmp_path / "pool" / "plain")
+    pool = AdapterPool.from_folder(tmp_path / "pool", base_shapes(pico_model()))
+    shutil.rmtree(tmp_path / "pool" / "plain")
+    with pytest.raises(PoolError, match="weights of adapter 'plain' cannot be read any more"):
+        logits(MixtureModel(pico_model(), pool), Mixture({"plain": 1.0}))
+
+
+def test_fingerprints_tell_models_apart():
+    same, other = pico_model(), pico_model()
+    other.model.layers[1].mlp.up_proj.weight.data[0, 0] += 1
+    assert fingerprint(same) == fingerprint(pico_model())
+    assert fingerprint(other) != fingerprint(same)
+
+
+def test_the_empty_mixture_cannot_be_fused(pico_pool, tmp_path):
+    with pytest.raises(OptionError, match="nothing to write"):
+        write_fused(Mixture(), pico_pool, tmp_path)
