@@ -58,7 +58,7 @@ def json_equal(answer: str, target: str) -> float:
     """1 when both hold equal JSON values; `<tool_call>` tags and code fences round them do not count."""
     try:
         return float(bool(_strict(_json(answer), _json(target))))
-    except ValueError:
+    except (ValueError, RecursionError):  # a model can write nothing but brackets
         return 0.0
 
 
@@ -101,7 +101,7 @@ def find_metric(name: str) -> Metric:
         )
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise TaskError(f"the metric {name!r} cannot be imported: {error}") from error
     if not callable(found):
         raise TaskError(f"the metric {name!r} is not a function")

@@ -143,7 +143,8 @@ def read_examples(file: Path) -> list[Example]:
         TaskError: the file is missing, empty or not UTF-8, or a line is not such an object.
     """
     examples = []
-    for number, line in enumerate(_read_text(file).splitlines(), 1):
+    # Not splitlines(): JSON strings may hold other line separators, such as U+2028, as they are.
+    for number, line in enumerate(_read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -151,6 +152,7 @@ def read_examples(file: Path) -> list[Example]:
             example = Example(row["input"], row["target"], row.get("system") or "")
             if not all(isinstance(part, str) for part in (example.input, example.target, example.system)):
                 raise TypeError("input, target and system must be strings")
+            (example.text + example.target).encode()  # half a surrogate pair can be read but not stored
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TaskError(
                 f"{file}, line {number}: {type(error).__name__}: {error}",
@@ -200,6 +202,9 @@ def _read_facts(file: Path) -> dict[str, Any]:
         raise TaskError(f"{file} is not valid JSON: {error}") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("metric"), str):
         raise TaskError(f"{file} has no metric", hint='write for example {"metric": "exact_match"}')
+    for key in ("name", "description"):
+        if not isinstance(facts.get(key, ""), str):
+            raise TaskError(f"{file}: {key} must be a string, not {facts[key]!r}")
     return facts
 
 

@@ -103,7 +103,10 @@ class CallFilter:
     def finish(self) -> tuple[str, ParsedAnswer]:
         """The text not shown yet, and the whole answer taken apart."""
         parsed = parse_tool_calls(self._text)
-        whole = parsed.text if parsed.calls or parsed.broken else self._text
+        if not parsed.calls and not parsed.broken:
+            return self._text[self._shown :], parsed
+        # Not `parsed.text`, which is stripped: `_shown` counts from the start of the whole text.
+        whole = _CALL.sub("", self._text).rstrip() if parsed.text else ""
         return whole[self._shown :], parsed
 
 
@@ -113,7 +116,10 @@ def _beginning_of(tag: str, text: str) -> int:
 
 
 def _read_call(body: str) -> ToolCall:
-    value: Any = json.loads(body)
+    try:
+        value: Any = json.loads(body)
+    except RecursionError as error:  # a model can write nothing but brackets
+        raise ValueError("nested too deeply") from error
     name, arguments = value["name"], value.get("arguments", {})
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise TypeError("a call needs a name (text) and arguments (an object)")

@@ -12,6 +12,7 @@ from typing import Any
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["ANONYMIZED_TELEMETRY"] = "False"
 
 import numpy as np
@@ -21,8 +22,16 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from lorauter_integrations import AdapterPool, LocalEngine, LoRAuter, TaskIndex
-from lorauter_integrations.engines.loading import load_model
+from lorauter_integrations import (
+    AdapterPool,
+    AdapterScore,
+    Example,
+    GenerationOptions,
+    LocalEngine,
+    LoRAuter,
+    Ranking,
+    TaskIndex,
+)
 from lorauter_integrations.lorauter import build
 from lorauter_integrations.mixing import base_shapes
 from lorauter_integrations.settings import Settings
@@ -85,7 +94,7 @@ def pico_config(**changes: Any) -> LlamaConfig:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
+        "max_position_embeddings": 1024,
         "eos_token_id": 256,
         "bos_token_id": 257,
         "tie_word_embeddings": True,
@@ -140,6 +149,26 @@ def pico_engine(pico_pool: AdapterPool) -> LocalEngine:
     return LocalEngine(pico_model(), pico_tokenizer(), pico_pool, name="pico")
 
 
+@pytest.fixture
+def pico_lorauter(index: TaskIndex, pico_engine: LocalEngine) -> LoRAuter:
+    """Two tasks told apart by their words, mapped to two adapters, on the pico model."""
+    index.add(
+        [
+            Task("colours", "exact_match", [Example(f"name a colour like shade {i}", "red") for i in range(3)]),
+            Task("sums", "exact_match", [Example(f"add the numbers {i} and {i}", str(2 * i)) for i in range(3)]),
+        ]
+    )
+    for task, adapter in (("colours", "plain"), ("sums", "wide")):
+        set_winner(index, task, adapter, pico_engine.adapters[adapter].content_hash)
+    return LoRAuter(index, pico_engine, options=GenerationOptions(max_tokens=8))
+
+
+def set_winner(index: TaskIndex, task: str, adapter: str, content_hash: str) -> None:
+    """Map a task to an adapter by hand."""
+    scores = (AdapterScore(adapter, content_hash, 1.0, 24), AdapterScore("", "", 0.0, 24))
+    index.set_ranking(Ranking(task, index.get(task).content_hash, "by hand", scores, 0))
+
+
 @pytest.fixture(scope="session")
 def pico_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pico model as a folder that transformers loads."""
@@ -168,16 +197,11 @@ def real_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def real_lorauter(real_settings: Settings) -> LoRAuter:
     """SmolLM2-135M-Instruct, MiniLM and the demo's tasks and adapters, mapped as the demo's README table says."""
-    from lorauter_integrations.adapter_map import AdapterScore, Ranking
-
     lorauter = build(real_settings)
     tasks = [Task.from_folder(folder) for folder in find_task_folders([DEMO / "tasks"])]
     lorauter.index.add(tasks)
-    for task in tasks:
-        adapter = WINNERS[task.name]
-        best = AdapterScore(adapter, lorauter.engine.adapters[adapter].content_hash, 1.0, 24)
-        ranking = Ranking(task.name, task.content_hash, "test", (best, AdapterScore("", "", 0.0, 24)), 0)
-        lorauter.index.set_ranking(ranking)
+    for task, adapter in WINNERS.items():
+        set_winner(lorauter.index, task, adapter, lorauter.engine.adapters[adapter].content_hash)
     return lorauter
 
 
@@ -191,5 +215,3 @@ WINNERS = {
     "text_to_sql": "text_to_sql",
     "topic": "ag_news",
 }
-
-__all__ = ["CONFIG", "DEMO", "WordEncoder", "load_model", "make_adapter", "pico_model", "pico_tokenizer"]

@@ -20,7 +20,11 @@ class MappingBar:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = errors if quiet else console
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn(), console=self._console
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            TaskProgressColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
         )
         self._line = self._bar.add_task("loading the model", total=None)
         self._state: MappingProgress | None = None

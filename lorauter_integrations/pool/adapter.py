@@ -163,13 +163,31 @@ def read_header(file: Path) -> dict[str, Any]:
             header = json.loads(stream.read(length))
     except FileNotFoundError as error:
         raise AdapterRefusedError(_why_no_weights(file)) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterRefusedError(f"{file.name} cannot be read: {error}") from error
-    header.pop("__metadata__", None)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    tensors = _tensors(header, file.name)
+    end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
     if 8 + length + end != size:
         raise AdapterRefusedError(f"{file.name} should have {8 + length + end} bytes and has {size}")
-    return dict(header)
+    return tensors
+
+
+def _tensors(header: Any, file: str) -> dict[str, Any]:
+    if not isinstance(header, dict):
+        raise AdapterRefusedError(f"the header of {file} is not a JSON object")
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    for name, entry in tensors.items():
+        if not _is_entry(entry):
+            raise AdapterRefusedError(f"{file} does not say what tensor {name!r} is")
+    return tensors
+
+
+def _is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+        return False
+    lists = [entry.get("shape"), entry.get("data_offsets")]
+    numbers = all(isinstance(part, list) and all(type(x) is int and x >= 0 for x in part) for part in lists)
+    return numbers and len(entry["data_offsets"]) == 2
 
 
 def _why_no_weights(file: Path) -> str:

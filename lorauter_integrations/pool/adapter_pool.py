@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -75,5 +76,16 @@ class AdapterPool(Mapping[str, Adapter]):
 
 def _adapter_folders(folder: Path) -> list[Path]:
     """Folders at any depth below, in name order, that look like an adapter."""
-    marks = (CONFIG, WEIGHTS, "adapter_model.bin")
-    return sorted({found.parent for mark in marks for found in folder.rglob(mark)} - {folder})
+    return sorted(set(_walk(folder, frozenset())) - {folder})
+
+
+def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    # Links are followed, which rglob does not do, but never in a circle.
+    here = folder.resolve()
+    if here in above:
+        return
+    _, inner, files = next(os.walk(folder), ("", [], []))
+    if {CONFIG, WEIGHTS, "adapter_model.bin"} & set(files):
+        yield folder
+    for name in inner:
+        yield from _walk(folder / name, above | {here})

@@ -5,6 +5,9 @@ Each rule takes what is known of the adapter and raises `AdapterRefusedError` wi
 
 from __future__ import annotations
 
+import math
+import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +19,7 @@ from lorauter_integrations.pool.adapter import (
     WEIGHTS,
     Adapter,
     LowRankPart,
+    by_pattern,
     content_hash,
     read_config,
     read_header,
@@ -38,6 +42,7 @@ _PLAIN_VALUES: Mapping[str, Sequence[Any]] = {
     "alora_invocation_tokens": (None, []),
     "use_qalora": (False, None),
     "use_bdlora": (False, None),
+    "arrow_config": (None,),
     "kasa_config": (None,),
     "monteclora_config": (None,),
     "velora_config": (None,),
@@ -60,8 +65,26 @@ def has_plain_numbers(config: Config) -> None:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise AdapterRefusedError(f"r must be a whole number of at least 1, the config says {rank!r}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float):
+    if not _is_number(alpha):
         raise AdapterRefusedError(f"lora_alpha must be a number, the config says {alpha!r}")
+
+
+def has_plain_patterns(config: Config) -> None:
+    """Ranks and alphas of single modules are numbers under readable patterns."""
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+            raise AdapterRefusedError(f"{key} must give each pattern a number, the config says {patterns!r}")
+        for pattern in patterns:
+            try:
+                by_pattern({pattern: 0}, "", 0)
+            except re.error as error:
+                raise AdapterRefusedError(f"{key}: {pattern!r} is not a pattern: {error}") from error
+
+
+def _is_number(value: Any) -> bool:
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and abs(value) <= sys.float_info.max
 
 
 def is_a_plain_sum(config: Config) -> None:
@@ -102,7 +125,8 @@ def is_finite(file: Path, header: Mapping[str, Any]) -> None:
     effect = False
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
-        values = _as_floats(data[start + begin : start + end], entry["dtype"], name)
+        _has_its_bytes(name, entry)
+        values = _as_floats(data[start + begin : start + end], entry["dtype"])
         if not np.isfinite(values).all():
             raise AdapterRefusedError(f"tensor {name!r} has NaN or infinite values")
         effect = effect or (".lora_B" in name and bool(values.any()))
@@ -110,18 +134,32 @@ def is_finite(file: Path, header: Mapping[str, Any]) -> None:
         raise AdapterRefusedError("every lora_B is zero; the adapter has no effect")
 
 
-def _as_floats(raw: Any, dtype: str, name: str) -> Any:
-    if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(raw.tobytes(), "<u2").astype("<u4") << 16).view("<f4")
-    kinds = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
-    if dtype not in kinds:
+_STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+def _has_its_bytes(name: str, entry: Mapping[str, Any]) -> None:
+    if entry["dtype"] not in _STORED:
         raise AdapterRefusedError(
-            f"tensor {name!r} has type {dtype}, not a floating point type that can be mixed"
+            f"tensor {name!r} has type {entry['dtype']}, not a floating point type that can be mixed"
         )
-    return np.frombuffer(raw.tobytes(), kinds[dtype])
+    begin, end = entry["data_offsets"]
+    needed = math.prod(entry["shape"]) * np.dtype(_STORED[entry["dtype"]]).itemsize
+    if end - begin != needed:
+        raise AdapterRefusedError(f"tensor {name!r} has {end - begin} bytes, its shape needs {needed}")
 
 
-CONFIG_RULES: Sequence[Callable[[Config], None]] = (is_a_lora, has_plain_numbers, is_a_plain_sum)
+def _as_floats(raw: Any, dtype: str) -> Any:
+    values = np.frombuffer(raw.tobytes(), _STORED[dtype])
+    # bfloat16 is the upper half of a float32.
+    return (values.astype("<u4") << 16).view("<f4") if dtype == "BF16" else values
+
+
+CONFIG_RULES: Sequence[Callable[[Config], None]] = (
+    is_a_lora,
+    has_plain_numbers,
+    has_plain_patterns,
+    is_a_plain_sum,
+)
 
 
 def check_adapter(folder: Path, name: str, shapes: BaseShapes) -> Adapter:

