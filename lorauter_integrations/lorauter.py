@@ -57,9 +57,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.adapters is not None and self.task is not None:
-            raise OptionError(
-                "adapters and task exclude each other", hint="give one of them, or none to route"
-            )
+            raise OptionError("adapters and task exclude each other", hint="give one of them, or none to route")
 
 
 ROUTED = Choice()
@@ -91,9 +89,7 @@ class LoRAuter:
         self.options = options or GenerationOptions()
 
     @classmethod
-    def from_config(
-        cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None
-    ) -> LoRAuter:
+    def from_config(cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None) -> LoRAuter:
         """The LoRAuter of a settings file; asked again for the same settings, a process gets the same one.
 
         Args:
@@ -110,7 +106,7 @@ class LoRAuter:
         key = f"{settings.locate('.')} {settings.model_dump_json()}"
         with _opening:
             found = _opened.get(key)
-            if found is None:
+            if found is None or found.index.closed:
                 found = _opened[key] = build(settings)
             return found
 
@@ -129,9 +125,7 @@ class LoRAuter:
         text = conversation if isinstance(conversation, str) else text_of(conversation, tools)
         return self.router.route(text)
 
-    def choose(
-        self, messages: Sequence[Message], choice: Choice = ROUTED, tools: Sequence[ToolSchema] = ()
-    ) -> Route:
+    def choose(self, messages: Sequence[Message], choice: Choice = ROUTED, tools: Sequence[ToolSchema] = ()) -> Route:
         """The route of a conversation, unless the caller chose.
 
         Raises:
@@ -190,9 +184,7 @@ class LoRAuter:
         route, deltas = await asyncio.to_thread(self.stream, messages, options, choice=choice, tools=tools)
         return route, in_threads(deltas)
 
-    def asked(
-        self, given: Mapping[str, Any], keywords: Mapping[str, Any]
-    ) -> tuple[GenerationOptions, Choice]:
+    def asked(self, given: Mapping[str, Any], keywords: Mapping[str, Any]) -> tuple[GenerationOptions, Choice]:
         """What one call of a framework's model asks for.
 
         Args:
@@ -221,9 +213,7 @@ class LoRAuter:
         """Log what a person should know before serving: unmapped tasks, changed or missing adapters."""
         rankings = self.adapter_map
         if unmapped := [name for name in self.index.names() if name not in rankings]:
-            logger.warning(
-                "not mapped yet, so nothing is routed to: %s; run `lorauter map`", ", ".join(unmapped)
-            )
+            logger.warning("not mapped yet, so nothing is routed to: %s; run `lorauter map`", ", ".join(unmapped))
         for task, ranking in rankings.items():
             if state := staleness(ranking, pool):
                 logger.warning("task %s: %s; run `lorauter map`", task, state)
@@ -283,9 +273,7 @@ def build(settings: Settings) -> LoRAuter:
             device=settings.model.device,
             budget=settings.pool.budget_mib << 20,
         )
-        lorauter = LoRAuter(
-            index, engine, router=open_router(settings, index), options=settings.generation.options()
-        )
+        lorauter = LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
         lorauter.warn_of_stale_map(engine.adapters)
     except BaseException:
         index.close()
@@ -298,14 +286,10 @@ def open_index(settings: Settings) -> TaskIndex:
     from lorauter_integrations.routing import SentenceTransformerEncoder
 
     wanted = settings.encoder
-    encoder = SentenceTransformerEncoder(
-        settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device
-    )
+    encoder = SentenceTransformerEncoder(settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device)
     if settings.index.url:
         return TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
-    return TaskIndex.embedded(
-        settings.locate(settings.index.path), encoder, collection=settings.index.collection
-    )
+    return TaskIndex.embedded(settings.locate(settings.index.path), encoder, collection=settings.index.collection)
 
 
 def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:

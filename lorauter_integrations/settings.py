@@ -33,7 +33,7 @@ class _Table(BaseModel):
 class ModelSettings(_Table):
     """`[model]`: the base model."""
 
-    name: str = Field(description="hub name, folder, .gguf file, or package:PACKAGE/path")
+    name: str = Field(min_length=1, description="hub name, folder, .gguf file, or package:PACKAGE/path")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     device: str = "auto"
 
@@ -41,9 +41,7 @@ class ModelSettings(_Table):
 class EncoderSettings(_Table):
     """`[encoder]`: places texts among the tasks."""
 
-    name: str = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="hub name, folder, or package:..."
-    )
+    name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="hub name, folder, or package:...")
     prefix: str = Field("", description="put before each text, for encoders trained with an instruction")
     device: str | None = None
 
@@ -153,7 +151,10 @@ class Settings(BaseSettings):
                 f"{file}: {_in_words(error)}", hint="see docs/settings.md for every table and key"
             ) from error
         except SettingsError as error:
-            raise ConfigError(f"an environment variable LORAUTER_... cannot be read: {error}") from error
+            raise ConfigError(
+                f"an environment variable LORAUTER_... cannot be read: {error}",
+                hint="lists and tables are written as JSON, such as LORAUTER_GENERATION__STOP='[\"END\"]'",
+            ) from error
         settings._folder = file.resolve().parent
         return settings
 
@@ -175,9 +176,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
             hint="give one with --config, or write lorauter.toml (see README)",
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(
-            f"{file} cannot be read: {error}", hint="it must be a TOML file in UTF-8"
-        ) from error
+        raise ConfigError(f"{file} cannot be read: {error}", hint="it must be a TOML file in UTF-8") from error
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,14 +119,10 @@ class Task:
         folder = Path(folder)
         facts = _read_facts(folder / "task.json")
         examples = read_examples(folder / "validation.jsonl")
-        return cls(
-            facts.get("name", folder.resolve().name), facts["metric"], examples, facts.get("description", "")
-        )
+        return cls(facts.get("name", folder.resolve().name), facts["metric"], examples, facts.get("description", ""))
 
     @classmethod
-    def from_jsonl(
-        cls, file: str | Path, *, metric: str | Metric, name: str = "", description: str = ""
-    ) -> Task:
+    def from_jsonl(cls, file: str | Path, *, metric: str | Metric, name: str = "", description: str = "") -> Task:
         """Read examples from one JSONL file; the name is the file's unless given.
 
         Raises:
@@ -160,9 +156,7 @@ def read_examples(file: Path) -> list[Example]:
             ) from error
         examples.append(example)
     if not examples:
-        raise TaskError(
-            f"{file} has no examples", hint='give 20 to 200 lines of {"input": ..., "target": ...}'
-        )
+        raise TaskError(f"{file} has no examples", hint='give 20 to 200 lines of {"input": ..., "target": ...}')
     return examples
 
 
@@ -174,9 +168,7 @@ def find_task_folders(paths: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, paths):
-        inner = (
-            [path] if (path / "task.json").is_file() else sorted(p.parent for p in path.glob("*/task.json"))
-        )
+        inner = [path] if (path / "task.json").is_file() else sorted(p.parent for p in path.glob("*/task.json"))
         if not inner:
             raise TaskError(
                 f"{path} holds no task" if path.is_dir() else f"{path} is not a folder",

@@ -28,9 +28,7 @@ def test_base_model_that_wins_has_no_gain():
     assert ranked.gain == 0.0
 
 
-@pytest.mark.parametrize(
-    ("count", "kept"), [(1, ["sql", ""]), (3, ["sql", "qa", ""]), (9, ["sql", "qa", "", "ner"])]
-)
+@pytest.mark.parametrize(("count", "kept"), [(1, ["sql", ""]), (3, ["sql", "qa", ""]), (9, ["sql", "qa", "", "ner"])])
 def test_top_keeps_the_best_and_the_base_model(count, kept):
     top = ranking().top(count)
     assert [score.adapter for score in top.scores] == kept

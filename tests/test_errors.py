@@ -6,9 +6,7 @@ import pytest
 from lorauter_integrations import errors
 from lorauter_integrations.errors import LoRAuterError, UnknownAdapterError, listing
 
-KINDS = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__
-]
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

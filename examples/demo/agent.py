@@ -1,4 +1,4 @@
-"""A LangChain agent on the routed model: its calls with tools go to the function-calling adapter by routing."""
+"""A LangChain agent on the routed model: calls with tools go to the function-calling adapter by routing."""
 
 from __future__ import annotations
 

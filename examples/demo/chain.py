@@ -1,7 +1,8 @@
-"""A LangChain chain of seven steps on one routed model. No step names an adapter."""
+"""A LangChain chain of six steps on one routed model. No step names an adapter."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +28,28 @@ INPUTS = {
 }
 
 
-def run_chain(config: Path) -> dict[str, Any]:
-    """Run the steps, each on what the steps before it answered; returns step -> route."""
+@dataclass(frozen=True)
+class Step:
+    """What one step answered, by which route, and what the base model alone answers."""
+
+    text: str
+    route: dict[str, Any]
+    base: str
+
+
+def run_chain(config: Path) -> dict[str, Step]:
+    """Run the steps, each on what the steps before it answered."""
     llm = ChatLoRAuter.from_config(config)
     base = llm.bind(adapters={})  # the empty mixture: the model alone
-    known, routes = dict(INPUTS), {}
+    known, answers = dict(INPUTS), {}
     for step, template in STEPS.items():
         prompt = ChatPromptTemplate.from_template(template)
         answer = (prompt | llm).invoke(known)
-        routes[step] = answer.response_metadata["lorauter"]
-        show_step(
-            f"{step}: {known_inputs(template, known)}",
-            routes[step],
-            answer.text,
-            (prompt | base).invoke(known).text,
-        )
+        alone = (prompt | base).invoke(known).text
+        answers[step] = Step(answer.text, answer.response_metadata["lorauter"], alone)
+        show_step(f"{step}: {known_inputs(template, known)}", answers[step].route, answer.text, alone)
         known[step] = answer.text
-    return routes
+    return answers
 
 
 def known_inputs(template: str, known: dict[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The main job on real weights: check a pool, add tasks, map them, then route a chain, a query engine and an agent.
+"""The main job on real weights: pool check, tasks, mapping, then a routed chain, query engine and agent.
 
     python examples/demo/demo.py
 

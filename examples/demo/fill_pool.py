@@ -120,14 +120,10 @@ def fill(pool: Path, contestants: int, seed: int = 0) -> tuple[int, int]:
     generated = pool / "generated"
     real = sorted(file.parent for file in pool.glob(f"*/{CONFIG}"))
     wanted = {f"{kind}-{number:02d}" for number in range(100) for kind in KINDS}
-    names = sorted(wanted, key=lambda name: (name.rpartition("-")[2], name))[
-        : max(0, contestants - len(real))
-    ]
+    names = sorted(wanted, key=lambda name: (name.rpartition("-")[2], name))[: max(0, contestants - len(real))]
     if generated.is_dir() and {folder.name for folder in generated.iterdir()} == {*names, *BROKEN}:
         return len(names), len(BROKEN)
-    fresh = (
-        pool.parent / "generated.tmp"
-    )  # renamed when complete, so that an interrupted run leaves no half pool
+    fresh = pool.parent / "generated.tmp"  # renamed when complete, so that an interrupted run leaves no half pool
     for folder in (fresh, generated):
         shutil.rmtree(folder, ignore_errors=True)
     chance = random.Random(seed)
@@ -142,9 +138,7 @@ def fill(pool: Path, contestants: int, seed: int = 0) -> tuple[int, int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pool", type=Path, nargs="?", default=Path(__file__).parent / "pool")
     parser.add_argument("--contestants", type=int, default=48)
     args = parser.parse_args()

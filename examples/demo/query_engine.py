@@ -77,7 +77,5 @@ def run_query_engine(config: Path, documents: Path, questions: Path, limit: int 
         if number < 3:
             show_step(row["question"], recorder.routes[-2], answers["routed"], answers["base"])
     means = {name: sum(found) / len(found) for name, found in scores.items()}
-    console.print(
-        f"\n{len(rows)} questions, mean F1: routed [green]{means['routed']:.2f}[/], base model [red]{means['base']:.2f}[/]"
-    )
+    console.print(f"\n{len(rows)} questions, mean F1: routed {means['routed']:.2f}, base model {means['base']:.2f}")
     return means

@@ -98,9 +98,7 @@ def train(model, data: list, seconds: float, peak: float, seed: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="folder or hub name of the base model")
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
@@ -109,9 +107,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", choices=TARGETS, default="all")
     parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument(
-        "--longest", type=int, default=400, help="rows with more tokens than this are left out"
-    )
+    parser.add_argument("--longest", type=int, default=400, help="rows with more tokens than this are left out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -124,9 +120,7 @@ def main() -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16), config)
     facts = train(model, data, args.seconds, args.lr, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    state = {
-        k: v.detach().to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(model).items()
-    }
+    state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(model).items()}
     save_file(state, args.out / "adapter_model.safetensors", metadata={"format": "pt"})
     config.base_model_name_or_path, config.inference_mode = args.base_name, True
     config.save_pretrained(args.out)

@@ -32,9 +32,7 @@ def print_error(error: LoRAuterError) -> None:
         errors.print(Text("Hint: ", style="bold") + Text(error.hint))
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
-) -> None:
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A table; the columns named in `right` hold numbers."""
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for column in columns:
@@ -88,8 +86,6 @@ def print_rankings(rankings: Sequence[Ranking], title: str) -> None:
 
 def print_route(route: Route) -> None:
     """Task, similarity, weight, adapter; then the mixture."""
-    rows = [
-        (m.task, f"{m.similarity:.3f}", f"{m.weight:.3f}", m.adapter or "(base model)") for m in route.matches
-    ]
+    rows = [(m.task, f"{m.similarity:.3f}", f"{m.weight:.3f}", m.adapter or "(base model)") for m in route.matches]
     table(route.reason, ("task", "similarity", "weight", "adapter"), rows, ("similarity", "weight"))
     console.print(Text("mixture: ", style="bold") + Text(str(route.mixture)))

@@ -148,9 +148,7 @@ class DecodingBatch:
             self._mask = self._mask[keep]
             if stay:
                 self._cache.batch_select_indices(keep)
-        self._next = torch.tensor(
-            [[chosen[place]] for place in stay], device=self._model.device, dtype=torch.long
-        )
+        self._next = torch.tensor([[chosen[place]] for place in stay], device=self._model.device, dtype=torch.long)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(stay), 1)], dim=1)
 
 

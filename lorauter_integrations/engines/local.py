@@ -150,9 +150,7 @@ class LocalEngine(Engine):
         self, prompts: Sequence[Sequence[int]], answers: Sequence[list[int]], mixtures: Sequence[Mixture]
     ) -> list[float]:
         # Left padding puts every answer's end in the last column, so only the last logits are needed.
-        ids, mask = left_padded(
-            [[*p, *a] for p, a in zip(prompts, answers, strict=True)], self._mixtures.device
-        )
+        ids, mask = left_padded([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self._mixtures.device)
         keep = max(map(len, answers)) + 1
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         with self._mixtures.rows(mixtures):

@@ -71,9 +71,7 @@ class PromptRenderer:
         except TemplateError as error:
             return self._render_folded(messages, tools, error)
 
-    def _render_folded(
-        self, messages: Sequence[Message], tools: Sequence[ToolSchema], first: TemplateError
-    ) -> str:
+    def _render_folded(self, messages: Sequence[Message], tools: Sequence[ToolSchema], first: TemplateError) -> str:
         """For templates without a system role or with strictly alternating turns."""
         try:
             return self._apply(_alternating(_folded_tools(messages, tools)), ())

@@ -51,9 +51,7 @@ class TextStream:
         if start == end:
             return ""
         return str(
-            self._tokenizer.decode(
-                self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            self._tokenizer.decode(self._ids[start:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
     def _take(self, piece: str) -> str:

@@ -139,9 +139,7 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = self.lorauter.stream(
-            call.messages, call.options, choice=call.choice, tools=call.tools
-        )
+        route, deltas = self.lorauter.stream(call.messages, call.options, choice=call.choice, tools=call.tools)
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -157,9 +155,7 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = await self.lorauter.astream(
-            call.messages, call.options, choice=call.choice, tools=call.tools
-        )
+        route, deltas = await self.lorauter.astream(call.messages, call.options, choice=call.choice, tools=call.tools)
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         async for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -167,9 +163,7 @@ class ChatLoRAuter(BaseChatModel):
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    def _call(
-        self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]
-    ) -> _Call:
+    def _call(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]) -> _Call:
         """What a call asks for: its own keywords win over the fields, the fields over the settings."""
         refuse_unknown(kwargs, (*OPTION_NAMES, *CHOICE_NAMES, "tools"), "call keyword")
         options, choice = self.lorauter.asked(self._own(), {**kwargs, **({"stop": stop} if stop else {})})
@@ -208,6 +202,4 @@ class _ChunkWriter:
         rest, parsed = self._filter.finish() if self._filter else ("", ParsedAnswer(completion.text))
         facts = metadata(self._route, completion, self._model)
         message = last_chunk(parsed, text + rest, facts, usage(completion))
-        return ChatGenerationChunk(
-            message=message, generation_info={"finish_reason": completion.finish_reason}
-        )
+        return ChatGenerationChunk(message=message, generation_info={"finish_reason": completion.finish_reason})

@@ -46,9 +46,7 @@ def from_langchain(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
 def _from_one(message: BaseMessage) -> Message:
     name = message.role if isinstance(message, ChatMessage) else message.type
     if name not in _ROLES:
-        raise ContentError(
-            f"a message has the role {name!r}", hint=f"the roles are {', '.join(sorted(_ROLES))}"
-        )
+        raise ContentError(f"a message has the role {name!r}", hint=f"the roles are {', '.join(sorted(_ROLES))}")
     calls = message.tool_calls if isinstance(message, AIMessage) else []
     return Message(
         _ROLES[name],
@@ -95,9 +93,7 @@ def usage(completion: Completion) -> UsageMetadata:
     return cast("UsageMetadata", {**counts, "total_tokens": counted.total_tokens})
 
 
-def last_chunk(
-    parsed: ParsedAnswer, text: str, facts: dict[str, Any], counted: UsageMetadata
-) -> AIMessageChunk:
+def last_chunk(parsed: ParsedAnswer, text: str, facts: dict[str, Any], counted: UsageMetadata) -> AIMessageChunk:
     """The chunk that ends a stream: whatever text is left, the tool calls, the metadata and the usage."""
     return AIMessageChunk(
         content=text,

@@ -119,9 +119,7 @@ class Matcher:
         rungs = self._schedule(len(pool), len(task.examples))
         progress.rungs = len(rungs)
         identity = self._scorer.identity(task)
-        game = successive_halving(
-            list(pool), BASE, len(task.examples), rungs, f"{self._seed}/{task.content_hash}"
-        )
+        game = successive_halving(list(pool), BASE, len(task.examples), rungs, f"{self._seed}/{task.content_hash}")
         question = next(game)
         asked = 0
         while True:
@@ -167,9 +165,7 @@ class Matcher:
 
 def _in_asking_order(contestants: Sequence[str], examples: Sequence[Example]) -> list[tuple[str, Example]]:
     """Pairs in groups of examples of like length, one contestant after the other within a group."""
-    by_length = sorted(
-        examples, key=lambda example: (len(example.text) + len(example.target), example.content_hash)
-    )
+    by_length = sorted(examples, key=lambda example: (len(example.text) + len(example.target), example.content_hash))
     groups = [by_length[start : start + GROUP] for start in range(0, len(by_length), GROUP)]
     return [(name, example) for group in groups for name in contestants for example in group]
 
@@ -181,6 +177,4 @@ def _key(pair: tuple[str, Example], pool: Mapping[str, Adapter], identity: str) 
 
 def _adapter_score(standing: Standing, pool: Mapping[str, Adapter]) -> AdapterScore:
     name = standing.contestant
-    return AdapterScore(
-        name, pool[name].content_hash if name != BASE else "", standing.score, standing.examples
-    )
+    return AdapterScore(name, pool[name].content_hash if name != BASE else "", standing.score, standing.examples)

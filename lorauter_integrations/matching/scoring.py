@@ -49,8 +49,7 @@ class MetricScorer:
         options = GenerationOptions(max_tokens=self._max_tokens(task))
         answers = self._engine.complete([_request(name, example, options) for name, example in pairs])
         return [
-            _measured(task, answer.text, example.target)
-            for answer, (_, example) in zip(answers, pairs, strict=True)
+            _measured(task, answer.text, example.target) for answer, (_, example) in zip(answers, pairs, strict=True)
         ]
 
     def _max_tokens(self, task: Task) -> int:

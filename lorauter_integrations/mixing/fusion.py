@@ -50,9 +50,7 @@ def write_fused(mixture: Mixture, adapters: Mapping[str, Adapter], folder: str |
         ranks[module] = int(stack.a.shape[0])
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(
-        json.dumps(_config(ranks, adapters[next(iter(mixture))].base_model), indent=1)
-    )
+    (folder / CONFIG).write_text(json.dumps(_config(ranks, adapters[next(iter(mixture))].base_model), indent=1))
     return folder
 
 

@@ -127,9 +127,7 @@ class MixtureModel:
                 return None
             stack, gates = plan.parts[name]
             if gates.shape[0] not in (1, args[0].shape[0]):
-                raise EngineError(
-                    f"{gates.shape[0]} mixtures for a batch of {args[0].shape[0]} rows at {name}"
-                )
+                raise EngineError(f"{gates.shape[0]} mixtures for a batch of {args[0].shape[0]} rows at {name}")
             return output + low_rank_sum(args[0], stack, gates)
 
         return add_mixture

@@ -117,9 +117,7 @@ def read_parts(header: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     return {module: _part(module, sides, header, config) for module, sides in factors.items()}
 
 
-def _part(
-    module: str, sides: Mapping[str, str], header: Mapping[str, Any], config: Mapping[str, Any]
-) -> LowRankPart:
+def _part(module: str, sides: Mapping[str, str], header: Mapping[str, Any], config: Mapping[str, Any]) -> LowRankPart:
     if len(sides) < 2:
         raise AdapterRefusedError(f"{module} has only lora_{next(iter(sides))}, its partner is missing")
     a, b = header[sides["A"]]["shape"], header[sides["B"]]["shape"]
@@ -155,9 +153,7 @@ def read_header(file: Path) -> dict[str, Any]:
             start = stream.read(8)
             length = int.from_bytes(start, "little")
             if start.startswith(b"version "):
-                raise AdapterRefusedError(
-                    f"{file.name} is a Git LFS pointer; the weights were not downloaded"
-                )
+                raise AdapterRefusedError(f"{file.name} is a Git LFS pointer; the weights were not downloaded")
             if size < 8 or length > size - 8:
                 raise AdapterRefusedError(f"{file.name} is cut off or not a safetensors file ({size} bytes)")
             header = json.loads(stream.read(length))

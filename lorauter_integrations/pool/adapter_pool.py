@@ -57,9 +57,7 @@ class AdapterPool(Mapping[str, Adapter]):
             return self._adapters[name]
         if name in self.refused:
             raise UnknownAdapterError(f"adapter {name!r} was refused: {self.refused[name]}")
-        raise UnknownAdapterError(
-            f"there is no adapter {name!r}", hint=f"the pool has {listing(self._adapters)}"
-        )
+        raise UnknownAdapterError(f"there is no adapter {name!r}", hint=f"the pool has {listing(self._adapters)}")
 
     def __contains__(self, name: object) -> bool:
         return name in self._adapters

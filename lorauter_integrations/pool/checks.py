@@ -91,9 +91,7 @@ def is_a_plain_sum(config: Config) -> None:
     """It computes ``W x + scaling B A x`` and nothing else."""
     for key, allowed in _PLAIN_VALUES.items():
         if key in config and config[key] not in allowed:
-            raise AdapterRefusedError(
-                f"{key}={config[key]!r} is more than a low-rank sum and cannot be mixed"
-            )
+            raise AdapterRefusedError(f"{key}={config[key]!r} is more than a low-rank sum and cannot be mixed")
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_INIT_EDITS_BASE):
         raise AdapterRefusedError(

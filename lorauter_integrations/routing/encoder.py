@@ -42,9 +42,7 @@ class SentenceTransformerEncoder:
         ModelLoadError: at the first use, when the model cannot be loaded.
     """
 
-    def __init__(
-        self, model: str, *, prefix: str = "", device: str | None = None, batch_size: int = 32
-    ) -> None:
+    def __init__(self, model: str, *, prefix: str = "", device: str | None = None, batch_size: int = 32) -> None:
         self._model_name = model
         self._prefix = prefix
         self._device = device
@@ -100,9 +98,7 @@ class CallableEncoder:
         """
         vectors = np.asarray(self._embed(list(texts)), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ConfigError(
-                f"encoder {self.name}: {len(texts)} texts gave vectors of shape {vectors.shape}"
-            )
+            raise ConfigError(f"encoder {self.name}: {len(texts)} texts gave vectors of shape {vectors.shape}")
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise ConfigError(f"encoder {self.name}: a vector has length zero or is not finite")

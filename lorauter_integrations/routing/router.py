@@ -43,9 +43,7 @@ class TaskRouter:
 
     def __init__(self, index: TaskIndex, *, k: int = 3, temperature: float = 0.2) -> None:
         if k < 1 or temperature <= 0:
-            raise ConfigError(
-                f"k must be at least 1 and temperature above 0, not k={k}, temperature={temperature}"
-            )
+            raise ConfigError(f"k must be at least 1 and temperature above 0, not k={k}, temperature={temperature}")
         self._index = index
         self._k = k
         self._temperature = temperature
@@ -62,9 +60,7 @@ class TaskRouter:
             )
         near = self._index.nearest(text, self._k)
         if not near:
-            raise RoutingError(
-                self._why_nothing(), hint="run `lorauter tasks add FOLDER`, then `lorauter map`"
-            )
+            raise RoutingError(self._why_nothing(), hint="run `lorauter tasks add FOLDER`, then `lorauter map`")
         weights = softmax([match.similarity for match in near], self._temperature)
         matches = [
             TaskMatch(match.task, match.similarity, weight, match.ranking.best.adapter)
@@ -83,9 +79,7 @@ class TaskRouter:
         if ranking is None:
             raise RoutingError(f"task {task!r} has not been mapped", hint="run `lorauter map`")
         best = ranking.best.adapter
-        why = f"task {task!r} was chosen by the caller" + (
-            "" if best else "; no adapter improves on the base model"
-        )
+        why = f"task {task!r} was chosen by the caller" + ("" if best else "; no adapter improves on the base model")
         return Route(Mixture({best: 1.0} if best else {}), (), why)
 
     def _why_nothing(self) -> str:

@@ -7,6 +7,7 @@ the metadata, so that every replica that reads the collection agrees.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.errors import (
     ConfigError,
     EncoderMismatchError,
+    TaskError,
     TaskIndexError,
     UnknownTaskError,
     listing,
@@ -64,11 +66,9 @@ class TaskIndex:
         self._encoder = encoder
         self._lock = lock
         with _chroma_errors("open the collection"):
-            self._collection = client.get_or_create_collection(
+            self._opened = client.get_or_create_collection(
                 collection,
-                configuration={
-                    "hnsw": {"space": "cosine", "ef_search": SEARCH_EFFORT, "ef_construction": 200}
-                },
+                configuration={"hnsw": {"space": "cosine", "ef_search": SEARCH_EFFORT, "ef_construction": 200}},
                 embedding_function=None,
             )
         self._check_encoder()
@@ -115,10 +115,22 @@ class TaskIndex:
         """Places texts among the tasks."""
         return self._encoder
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._opened is None
+
     def close(self) -> None:
-        """Let another process open the folder."""
+        """Let another process open the folder; this object can do nothing more."""
+        self._opened = None
         if self._lock:
             self._lock.release()
+
+    @property
+    def _collection(self) -> Any:
+        if self._opened is None:
+            raise TaskIndexError("the task index has been closed", hint="open it again")
+        return self._opened
 
     def __enter__(self) -> TaskIndex:
         return self
@@ -133,9 +145,17 @@ class TaskIndex:
 
         A task's vector is the plain mean of its examples' unit vectors (arXiv 2601.21795, section on task
         representation), compared by cosine.
+
+        Raises:
+            TaskError: two of them have one name.
         """
         if not tasks:
             return
+        counts = Counter(task.name for task in tasks)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise TaskError(
+                f"two of the tasks to add are named {listing(twice)}", hint="give each task a name of its own"
+            )
         before = self.adapter_map()
         metadatas = []
         for task in tasks:
@@ -147,9 +167,7 @@ class TaskIndex:
             old = before.get(task.name)
             keep = old is not None and old.task_hash == task.content_hash
             metadatas.append({**facts, "mapped": keep, "ranking": old.to_json() if keep and old else ""})
-        vectors = [
-            mean_vector(self._encoder.encode([example.text for example in task.examples])) for task in tasks
-        ]
+        vectors = [mean_vector(self._encoder.encode([example.text for example in task.examples])) for task in tasks]
         with _chroma_errors("store tasks"):
             self._collection.upsert(
                 ids=[task.name for task in tasks],
@@ -213,9 +231,7 @@ class TaskIndex:
         """
         documents = self._read(ids=[name], include=["documents"])["documents"]
         if not documents:
-            raise UnknownTaskError(
-                f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}"
-            )
+            raise UnknownTaskError(f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}")
         return Task.from_json(documents[0])
 
     def ranking(self, name: str) -> Ranking | None:
@@ -225,7 +241,8 @@ class TaskIndex:
             UnknownTaskError: no such task.
         """
         self.get(name)
-        return self.adapter_map().get(name)
+        [facts] = self._read(ids=[name], include=["metadatas"])["metadatas"]
+        return Ranking.from_json(facts["ranking"]) if facts["mapped"] else None
 
     def adapter_map(self) -> AdapterMap:
         """The rankings of all mapped tasks."""

@@ -10,7 +10,10 @@ from conftest import make_adapter
 from lorauter_integrations.cli import main
 
 TASKS = {
-    "colours": ("exact_match", [("name a colour like the sky", "blue"), ("name a colour like grass", "green")]),
+    "colours": (
+        "exact_match",
+        [("name a colour like the sky", "blue"), ("name a colour like grass", "green")],
+    ),
     "sums": ("exact_match", [("add the numbers 1 and 2", "3"), ("add the numbers 4 and 5", "9")]),
 }
 
@@ -144,7 +147,8 @@ def test_a_second_process_is_refused_and_nothing_is_lost(place, lorauter):
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from lorauter_integrations.routing.process_lock import ProcessLock;"
+            "import sys; from pathlib import Path;"
+            "from lorauter_integrations.routing.process_lock import ProcessLock;"
             "lock = ProcessLock(Path('.lorauter/index')); print('held', flush=True); sys.stdin.read()",
         ],
         stdin=subprocess.PIPE,

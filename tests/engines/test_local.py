@@ -37,7 +37,12 @@ def by_transformers(text, max_new_tokens=12):
     ids = torch.tensor([tokenizer(prompt, add_special_tokens=False).input_ids])
     mask = torch.ones_like(ids)
     out = model.generate(
-        ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=256, eos_token_id=256
+        ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=256,
+        eos_token_id=256,
     )
     return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
@@ -51,7 +56,11 @@ def test_greedy_text_is_what_transformers_generate_writes(pico_engine, text):
 
 def test_a_batch_of_different_rows_equals_each_row_alone(pico_engine):
     requests = [request(t, m) for t, m in zip(PROMPTS, MIXTURES, strict=True)]
-    requests += [request("Hi", max_tokens=3), request("Hi", temperature=1.5, seed=7), request("Hi", stop=("a", "e", "�"))]
+    requests += [
+        request("Hi", max_tokens=3),
+        request("Hi", temperature=1.5, seed=7),
+        request("Hi", stop=("a", "e", "�")),
+    ]
     together = pico_engine.complete(requests)
     assert together == [completion_of(pico_engine.stream(one)) for one in requests]
     assert len({completion.text for completion in together}) > 4

@@ -7,16 +7,23 @@ from lorauter_integrations.engines.prompts import PromptRenderer
 from lorauter_integrations.errors import ContentError
 from lorauter_integrations.generation import Message, ToolCall
 
-WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Weather.", "parameters": {}}}
-NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+WEATHER = {
+    "type": "function",
+    "function": {"name": "get_weather", "description": "Weather.", "parameters": {}},
+}
+NO_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
+)
 STRICT = (
     "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    "{{ raise_exception('Conversation roles must alternate') }}{% endif %}"
+    "[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
 )
 NATIVE = (
     "{% if tools %}TOOLS:{% for t in tools %}{{ t.function.name }};{% endfor %}{% endif %}"
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% for c in m.tool_calls or [] %}"
-    "CALL {{ c.function.name }} {{ c.function.arguments.city }}{% endfor %}{% if m.role == 'tool' %} OF {{ m.name }}{% endif %}"
+    "CALL {{ c.function.name }} {{ c.function.arguments.city }}{% endfor %}"
+    "{% if m.role == 'tool' %} OF {{ m.name }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 CALLED = [
@@ -33,9 +40,7 @@ def rendered(template, messages, tools=()):
 
 def test_the_models_own_template_is_used():
     text = rendered(CHATML, [Message("system", "Be kind."), Message("user", "Hi")])
-    assert text == (
-        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
-    )
+    assert text == ("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_a_template_without_a_system_role_gets_it_in_the_first_user_turn():
@@ -44,7 +49,13 @@ def test_a_template_without_a_system_role_gets_it_in_the_first_user_turn():
 
 
 def test_a_template_that_alternates_gets_neighbours_merged():
-    turns = [Message("user", "a"), Message("user", "b"), Message("assistant", "c"), Message("assistant", "d"), Message("user", "e")]
+    turns = [
+        Message("user", "a"),
+        Message("user", "b"),
+        Message("assistant", "c"),
+        Message("assistant", "d"),
+        Message("user", "e"),
+    ]
     assert rendered(STRICT, turns) == "[user]a\n\nb[assistant]c\n\nd[user]e"
 
 

@@ -77,7 +77,12 @@ def test_the_most_specific_option_wins(llm):
         return model.invoke("name a colour", **kwargs).usage_metadata["output_tokens"]
 
     own = ChatLoRAuter(lorauter=llm.lorauter, max_tokens=5)
-    assert [written(llm), written(own), written(own.bind(max_tokens=3)), written(own, max_tokens=2)] == [8, 5, 3, 2]
+    assert [written(llm), written(own), written(own.bind(max_tokens=3)), written(own, max_tokens=2)] == [
+        8,
+        5,
+        3,
+        2,
+    ]
 
 
 def test_stop_strings_come_from_the_field_or_the_call(llm):
@@ -102,7 +107,11 @@ def test_a_call_may_choose_adapters_or_a_task(llm):
 @pytest.mark.parametrize(
     ("keywords", "error", "match"),
     [
-        ({"adapters": {"nope": 1.0}}, UnknownAdapterError, r"no adapter 'nope'\nHint: the pool has 'alphas', 'mlp'"),
+        (
+            {"adapters": {"nope": 1.0}},
+            UnknownAdapterError,
+            r"no adapter 'nope'\nHint: the pool has 'alphas', 'mlp'",
+        ),
         ({"task": "nope"}, UnknownTaskError, r"no task 'nope'\nHint: the tasks are 'colours', 'sums'"),
         ({"task": "sums", "adapters": {"mlp": 1.0}}, OptionError, "exclude each other"),
         ({"nonsense": 1}, OptionError, r"unknown call keyword 'nonsense'\nHint: known are 'adapters'"),

@@ -75,7 +75,11 @@ def test_metadata_tells_the_truth_about_the_model(llm):
 
 def test_call_keywords_win_over_fields(llm):
     own = LoRAuterLLM(llm.lorauter, max_tokens=5)
-    counts = [own.complete(TEXT).raw, own.complete(TEXT, max_tokens=2).raw, own.chat(MESSAGES, max_tokens=3).raw]
+    counts = [
+        own.complete(TEXT).raw,
+        own.complete(TEXT, max_tokens=2).raw,
+        own.chat(MESSAGES, max_tokens=3).raw,
+    ]
     assert [raw["usage"]["completion_tokens"] for raw in counts] == [5, 2, 3]
 
 

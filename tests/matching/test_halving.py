@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_every_schedule_asks_all_examples_and_narrows_to_at_most_three(contestan
     assert sum(rung.examples for rung in rungs) == examples
     assert all(rung.examples >= 1 for rung in rungs)
     keeps = [contestants, *(rung.keep for rung in rungs)]
-    assert all(after <= max(before, 3) for before, after in zip(keeps, keeps[1:], strict=False))
+    assert all(after <= max(before, 3) for before, after in pairwise(keeps))
     assert rungs[-1].keep == 3
     assert cost(rungs, contestants) <= cost(uniform_schedule(contestants, examples), contestants)
 

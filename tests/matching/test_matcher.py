@@ -45,15 +45,17 @@ HashScorer = globals()["HashScorer"]
 
 def tasks(count=3, examples=24):
     return [
-        Task(f"task{t}", "exact_match", [Example(f"question {t}-{i}" + "x" * i, "answer") for i in range(examples)])
+        Task(
+            f"task{t}",
+            "exact_match",
+            [Example(f"question {t}-{i}" + "x" * i, "answer") for i in range(examples)],
+        )
         for t in range(count)
     ]
 
 
 def pool(count=48):
-    return {
-        f"ad{i:02d}": Adapter(f"ad{i:02d}", Path("nowhere"), "", f"hash{i:02d}", {}, 0) for i in range(count)
-    }
+    return {f"ad{i:02d}": Adapter(f"ad{i:02d}", Path("nowhere"), "", f"hash{i:02d}", {}, 0) for i in range(count)}
 
 
 def test_the_best_adapter_wins_at_the_cost_of_the_schedule():
@@ -200,11 +202,16 @@ def test_the_metric_scorer_scores_what_the_model_writes(pico_engine):
 
 def test_a_scorers_identity_changes_with_what_decides_a_score(pico_engine):
     task = Task("t", "exact_match", [Example("q", "short")])
-    others = [Task("t", "f1", task.examples), Task("t", "exact_match", [Example("q", "a much longer target")])]
+    others = [
+        Task("t", "f1", task.examples),
+        Task("t", "exact_match", [Example("q", "a much longer target")]),
+    ]
     scorer = MetricScorer(pico_engine)
     ids = {scorer.identity(task), *map(scorer.identity, others), LikelihoodScorer(pico_engine).identity(task)}
     assert len(ids) == 4
-    assert scorer.identity(task) == MetricScorer(pico_engine).identity(Task("t", "exact_match", task.examples, "words"))
+    assert scorer.identity(task) == MetricScorer(pico_engine).identity(
+        Task("t", "exact_match", task.examples, "words")
+    )
 
 
 def test_the_likelihood_scorer_gives_a_probability(pico_engine):

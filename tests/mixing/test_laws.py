@@ -143,9 +143,7 @@ def test_a_model_with_transposed_weights_mixes_too(tmp_path):
         torch.manual_seed(0)
         return GPT2LMHeadModel(GPT2Config(vocab_size=258, n_embd=32, n_layer=2, n_head=4, n_positions=64)).eval()
 
-    make_adapter(
-        tmp_path / "pool" / "gpt", model=gpt2(), target_modules=["c_attn", "c_fc"], fan_in_fan_out=True
-    )
+    make_adapter(tmp_path / "pool" / "gpt", model=gpt2(), target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
     pool = AdapterPool.from_folder(tmp_path / "pool", base_shapes(gpt2()))
     reference = PeftModel.from_pretrained(gpt2(), str(tmp_path / "pool" / "gpt")).eval()
     ours = mixed(MixtureModel(gpt2(), pool), [Mixture({"gpt": 1.0})])

@@ -18,7 +18,12 @@ def logits(mixture_model, mixture):
 
 def test_two_threads_with_different_mixtures_do_not_meet(pico_pool):
     shared = MixtureModel(pico_model(), pico_pool)
-    choices = [Mixture({"plain": 1.0}), Mixture({"wide": -1.0}), Mixture(), Mixture({"mlp": 2.0, "plain": 0.5})]
+    choices = [
+        Mixture({"plain": 1.0}),
+        Mixture({"wide": -1.0}),
+        Mixture(),
+        Mixture({"mlp": 2.0, "plain": 0.5}),
+    ]
     expected = [logits(MixtureModel(pico_model(), pico_pool), mixture) for mixture in choices]
     wrong = []
 

@@ -75,9 +75,7 @@ def test_pool_of_refused_adapters_only_is_a_pool(tmp_path, shapes):
 
 def test_folder_without_adapters_is_refused(tmp_path, shapes):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(
-        PoolError, match=r"(?s)holds no adapter.*Hint: an adapter is a folder with adapter_config"
-    ):
+    with pytest.raises(PoolError, match=r"(?s)holds no adapter.*Hint: an adapter is a folder with adapter_config"):
         AdapterPool.from_folder(tmp_path, shapes)
 
 
