@@ -86,19 +86,14 @@ METRICS: dict[str, Metric] = {
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of a name, or of a function written as `package.module:function`.
+    """The metric of a name, or of a function written as `package.module:function`, which is imported here.
 
     Raises:
         TaskError: no such metric, or the function cannot be imported.
     """
     if name in METRICS:
         return METRICS[name]
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise TaskError(
-            f"unknown metric {name!r}",
-            hint=f"use {listing(METRICS)}, or a Python function as package.module:function",
-        )
+    module, _, attribute = _checked(name).partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -111,12 +106,13 @@ def find_metric(name: str) -> Metric:
 def metric_name(metric: str | Metric) -> str:
     """The name a metric is stored under, from which `find_metric` finds it again.
 
+    A name is not imported: a process that only routes need not have the function.
+
     Raises:
-        TaskError: a function that cannot be found again by its module and name.
+        TaskError: not a name of a metric, or a function that cannot be found again by its module and name.
     """
     if isinstance(metric, str):
-        find_metric(metric)
-        return metric
+        return _checked(metric)
     for name, function in METRICS.items():
         if function is metric:
             return name
@@ -124,6 +120,15 @@ def metric_name(metric: str | Metric) -> str:
     if "<" in name or find_metric(name) is not metric:
         raise TaskError(
             f"the metric {name} cannot be stored", hint="use a function defined at the top level of a module"
+        )
+    return name
+
+
+def _checked(name: str) -> str:
+    if name not in METRICS and ":" not in name:
+        raise TaskError(
+            f"unknown metric {name!r}",
+            hint=f"use {listing(METRICS)}, or a Python function as package.module:function",
         )
     return name
 

@@ -119,6 +119,7 @@ class Task:
         folder = Path(folder)
         facts = _read_facts(folder / "task.json")
         examples = read_examples(folder / "validation.jsonl")
+        find_metric(facts["metric"])  # now, while the person who wrote it looks on
         return cls(facts.get("name", folder.resolve().name), facts["metric"], examples, facts.get("description", ""))
 
     @classmethod

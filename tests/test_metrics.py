@@ -116,7 +116,14 @@ def test_function_of_a_module_is_a_metric():
 )
 def test_metric_that_cannot_be_found_is_refused(name, message):
     with pytest.raises(TaskError, match=message):
-        metric_name(name)
+        find_metric(name)
+
+
+def test_a_stored_name_is_not_imported_until_it_scores():
+    """A replica that only routes need not have the function, and a shared index cannot make it import one."""
+    assert metric_name("no_such_module:f") == "no_such_module:f"
+    with pytest.raises(TaskError, match="unknown metric 'f2'"):
+        metric_name("f2")
 
 
 def inner():

@@ -221,3 +221,10 @@ def test_json_round_trip_keeps_everything():
     whole = task(metric=f1, examples=[Example("ü", "b", "s")], description="Adds.")
     assert Task.from_json(whole.to_json()) == whole
     assert "ü" in whole.to_json()
+
+
+def test_a_folder_whose_metric_cannot_be_imported_is_refused_at_once(tmp_path):
+    (tmp_path / "task.json").write_text('{"metric": "no_such_module:f"}')
+    (tmp_path / "validation.jsonl").write_text('{"input": "a", "target": "b"}\n')
+    with pytest.raises(TaskError, match="metric 'no_such_module:f' cannot be imported"):
+        Task.from_folder(tmp_path)

@@ -182,7 +182,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self.get(name)
+        self._require(name)
         with _chroma_errors("remove a task"):
             self._collection.delete(ids=[name])
 
@@ -192,7 +192,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self.get(ranking.task)
+        self._require(ranking.task)
         with _chroma_errors("store a ranking"):
             self._collection.update(
                 ids=[ranking.task], metadatas=[{"mapped": True, "ranking": ranking.top(KEPT).to_json()}]
@@ -229,10 +229,9 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        documents = self._read(ids=[name], include=["documents"])["documents"]
-        if not documents:
-            raise UnknownTaskError(f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}")
-        return Task.from_json(documents[0])
+        self._require(name)
+        [document] = self._read(ids=[name], include=["documents"])["documents"]
+        return Task.from_json(document)
 
     def ranking(self, name: str) -> Ranking | None:
         """What a task was mapped to; None when it has not been mapped.
@@ -240,7 +239,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self.get(name)
+        self._require(name)
         [facts] = self._read(ids=[name], include=["metadatas"])["metadatas"]
         return Ranking.from_json(facts["ranking"]) if facts["mapped"] else None
 
@@ -248,6 +247,10 @@ class TaskIndex:
         """The rankings of all mapped tasks."""
         stored = self._read(where={"mapped": True}, include=["metadatas"])["metadatas"]
         return AdapterMap([Ranking.from_json(facts["ranking"]) for facts in stored])
+
+    def _require(self, name: str) -> None:
+        if not self._read(ids=[name], include=[])["ids"]:
+            raise UnknownTaskError(f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}")
 
     def _read(self, **query: Any) -> Any:
         with _chroma_errors("read"):

@@ -47,11 +47,6 @@ def test_task_of_the_same_name_is_replaced(index):
     assert index.tasks() == [task("a", "new")]
 
 
-def test_same_name_twice_in_one_call_is_refused(index):
-    with pytest.raises(TaskIndexError, match=r"Chroma could not store tasks: .*duplicates of: a"):
-        index.add([task("a"), task("a")])
-
-
 def test_removed_task_is_gone_with_its_ranking(index):
     index.add([task("a"), task("b")])
     set_winner(index, "a", "sql", "h")
