@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -103,12 +103,21 @@ def _in_range(name: str, value: object, low: float, high: float) -> None:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One conversation to be continued, under one mixture of adapters."""
+    """One conversation to be continued, under one mixture of adapters.
+
+    Attributes:
+        messages: the conversation.
+        mixture: the adapters with their weights.
+        options: how to choose tokens.
+        tools: shown to the model.
+        keep_on: asked after every token with the text so far; False ends the answer there.
+    """
 
     messages: Sequence[Message]
     mixture: Mixture = BASE_MODEL
     options: GenerationOptions = GenerationOptions()
     tools: Sequence[ToolSchema] = ()
+    keep_on: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from lorauter_integrations.generation import (
 )
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
-from lorauter_integrations.routing import Route, TaskIndex, TaskRouter
+from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, route_to_task
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
 from lorauter_integrations.task import routing_text
 from lorauter_integrations.tool_calls import system_with_tools
@@ -71,7 +71,7 @@ class LoRAuter:
     Args:
         index: the tasks and their rankings.
         engine: the base model and the pool.
-        router: text to route; the paper's preset when None.
+        router: text to route, anything with that one method; the paper's preset when None.
         options: defaults of every answer.
     """
 
@@ -80,7 +80,7 @@ class LoRAuter:
         index: TaskIndex,
         engine: Engine,
         *,
-        router: TaskRouter | None = None,
+        router: Router | None = None,
         options: GenerationOptions | None = None,
     ) -> None:
         self.index = index
@@ -138,7 +138,7 @@ class LoRAuter:
             self.engine.require(mixture)
             return Route(mixture, (), "the adapters were chosen by the caller")
         if choice.task is not None:
-            return self.router.route_to_task(choice.task)
+            return route_to_task(self.index, choice.task)
         return self.route(messages, tools)
 
     # ------------------------------------------------------------------ answering

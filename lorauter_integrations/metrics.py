@@ -21,6 +21,7 @@ Metric: TypeAlias = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_JSON_STARTS = frozenset(["", *'{["-0123456789tfnNI<`'])
 _WRAPPING = re.compile(r"</?tool_call>|```(?:json)?")
 
 
@@ -83,6 +84,31 @@ METRICS: dict[str, Metric] = {
     "json": json_equal,
     "rouge_l": rouge_l,
 }
+
+
+def can_still_match(text: str, target: str) -> bool:
+    """Whether an answer that begins with this text can still be an `exact_match`."""
+    so_far, wanted = " ".join(text.lower().split()), _plain(target)
+    return wanted.startswith(so_far) or (so_far.startswith(wanted) and not so_far[len(wanted) :].strip(" ."))
+
+
+def can_still_be_the_text(text: str, target: str) -> bool:
+    """Whether an answer that begins with this text can still be an `exact_text`."""
+    so_far, wanted = text.lstrip(), target.strip()
+    return wanted.startswith(so_far) or (so_far.startswith(wanted) and not so_far[len(wanted) :].strip())
+
+
+def can_still_be_json(text: str, target: str) -> bool:
+    """Whether an answer that begins with this text can still be a JSON value, tags and fences apart."""
+    return text.lstrip()[:1] in _JSON_STARTS
+
+
+STILL_POSSIBLE: dict[str, Callable[[str, str], bool]] = {
+    "exact_match": can_still_match,
+    "exact_text": can_still_be_the_text,
+    "json": can_still_be_json,
+}
+"""For metrics of whole answers: (text so far, target) -> whether the score can still be above 0."""
 
 
 def find_metric(name: str) -> Metric:

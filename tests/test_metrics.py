@@ -2,10 +2,12 @@ import functools
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorauter_integrations import metrics
 from lorauter_integrations.errors import TaskError
-from lorauter_integrations.metrics import METRICS, find_metric, metric_name
+from lorauter_integrations.metrics import METRICS, STILL_POSSIBLE, find_metric, metric_name
 
 
 @pytest.mark.parametrize(
@@ -145,3 +147,23 @@ def inner():
 def test_function_that_cannot_be_found_again_is_refused(metric, message):
     with pytest.raises(TaskError, match=message):
         metric_name(metric)
+
+
+@given(answer=st.text("aB .\n", max_size=7), target=st.text("aB .", min_size=1, max_size=5), cut=st.integers(0, 7))
+def test_an_answer_given_up_early_could_not_have_scored(answer, target, cut):
+    """The law of every early end: whatever scores above 0 is never given up at any of its beginnings."""
+    for name, possible in STILL_POSSIBLE.items():
+        if METRICS[name](answer, target) > 0:
+            assert possible(answer[:cut], target), name
+
+
+@pytest.mark.parametrize("metric", STILL_POSSIBLE)
+def test_an_answer_that_goes_wrong_is_given_up(metric):
+    assert not STILL_POSSIBLE[metric]("Sure, here", "here")
+
+
+@pytest.mark.parametrize(
+    "answer", ['{"a": 1}', " [1, true]", '<tool_call>\n{"a": 1}\n</tool_call>', '```json\n{"a": 1}\n```', "-3", "NaN"]
+)
+def test_every_beginning_of_json_is_kept(answer):
+    assert all(STILL_POSSIBLE["json"](answer[:cut], "1") for cut in range(len(answer) + 1))

@@ -7,7 +7,7 @@ forward pass, so a caller decides between two steps whether to go on.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -58,6 +58,7 @@ class Row:
         max_tokens: upper bound of new tokens, already cut to the room left in the context.
         text: turns ids to text.
         sampler: chooses tokens.
+        keep_on: False for the text so far ends the answer.
         produced: new tokens so far, the end token included.
         finish_reason: set when the row is done.
     """
@@ -67,6 +68,7 @@ class Row:
     max_tokens: int
     text: TextStream
     sampler: Sampler
+    keep_on: Callable[[str], bool] | None = None
     produced: list[int] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
@@ -80,7 +82,8 @@ class Row:
         full = len(self.produced) >= self.max_tokens
         if full:
             piece += self.text.finish()
-        if self.text.stopped:  # looked at last: what was held back may have completed a stop string
+        # Looked at last: what was held back may have completed a stop string.
+        if self.text.stopped or (self.keep_on and not self.keep_on(self.text.text)):
             self.finish_reason = "stop"
         elif full:
             self.finish_reason = "length"

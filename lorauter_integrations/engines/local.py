@@ -189,7 +189,8 @@ class LocalEngine(Engine):
             )
         options = request.options
         text = TextStream(self._tokenizer, options.stop)
-        return Row(prompt, request.mixture, min(options.max_tokens, room), text, Sampler(options))
+        most = min(options.max_tokens, room)
+        return Row(prompt, request.mixture, most, text, Sampler(options), request.keep_on)
 
     def _end_of_turn(self) -> list[int]:
         end = self._tokenizer.eos_token_id

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from lorauter_integrations.engines import Engine
 from lorauter_integrations.errors import MappingError
 from lorauter_integrations.generation import GenerationOptions, GenerationRequest
+from lorauter_integrations.metrics import STILL_POSSIBLE
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.task import Example, Task
 
@@ -47,7 +49,10 @@ class MetricScorer:
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
         """The metric of each contestant's answer to each example, in [0, 1]."""
         options = GenerationOptions(max_tokens=self._max_tokens(task))
-        answers = self._engine.complete([_request(name, example, options) for name, example in pairs])
+        requests = [
+            replace(_request(name, example, options), keep_on=_keep_on(task, example)) for name, example in pairs
+        ]
+        answers = self._engine.complete(requests)
         return [
             _measured(task, answer.text, example.target) for answer, (_, example) in zip(answers, pairs, strict=True)
         ]
@@ -80,6 +85,12 @@ class LikelihoodScorer:
         requests = [_request(name, example, options) for name, example in pairs]
         means = self._engine.log_likelihood(requests, [example.target for _, example in pairs])
         return [math.exp(mean) for mean in means]
+
+
+def _keep_on(task: Task, example: Example) -> Callable[[str], bool] | None:
+    """An answer that can no longer score need not be written to its end: its score of 0 is certain."""
+    rule = STILL_POSSIBLE.get(str(task.metric))
+    return (lambda text: rule(text, example.target)) if rule else None
 
 
 def _measured(task: Task, answer: str, target: str) -> float:

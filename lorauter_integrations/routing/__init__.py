@@ -7,7 +7,7 @@ from lorauter_integrations.routing.encoder import (
     as_encoder,
 )
 from lorauter_integrations.routing.route import Route, TaskMatch
-from lorauter_integrations.routing.router import Router, TaskRouter
+from lorauter_integrations.routing.router import Router, TaskRouter, route_to_task
 from lorauter_integrations.routing.task_index import Neighbour, TaskIndex
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "TaskMatch",
     "TaskRouter",
     "as_encoder",
+    "route_to_task",
 ]

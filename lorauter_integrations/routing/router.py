@@ -68,23 +68,24 @@ class TaskRouter:
         ]
         return Route(mix(matches), matches, f"nearest {len(matches)} of the mapped tasks")
 
-    def route_to_task(self, task: str) -> Route:
-        """The route to one task by name, with its best adapter at weight 1.
-
-        Raises:
-            UnknownTaskError: no such task.
-            RoutingError: the task has not been mapped.
-        """
-        ranking = self._index.ranking(task)
-        if ranking is None:
-            raise RoutingError(f"task {task!r} has not been mapped", hint="run `lorauter map`")
-        best = ranking.best.adapter
-        why = f"task {task!r} was chosen by the caller" + ("" if best else "; no adapter improves on the base model")
-        return Route(Mixture({best: 1.0} if best else {}), (), why)
-
     def _why_nothing(self) -> str:
         names = self._index.names()
         return f"none of the {len(names)} tasks has been mapped" if names else "the task index is empty"
+
+
+def route_to_task(index: TaskIndex, task: str) -> Route:
+    """The route to one task by name, with its best adapter at weight 1.
+
+    Raises:
+        UnknownTaskError: no such task.
+        RoutingError: the task has not been mapped.
+    """
+    ranking = index.ranking(task)
+    if ranking is None:
+        raise RoutingError(f"task {task!r} has not been mapped", hint="run `lorauter map`")
+    best = ranking.best.adapter
+    why = f"task {task!r} was chosen by the caller" + ("" if best else "; no adapter improves on the base model")
+    return Route(Mixture({best: 1.0} if best else {}), (), why)
 
 
 def softmax(similarities: Sequence[float], temperature: float) -> list[float]:

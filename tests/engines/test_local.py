@@ -222,3 +222,18 @@ def test_a_model_that_cannot_be_loaded_is_one_error(name, options, match):
 def test_an_unknown_device_is_named():
     with pytest.raises(ModelLoadError, match="'warp' is not a torch device"):
         pick_device("warp")
+
+
+def test_an_answer_is_ended_when_the_caller_says_so(pico_engine):
+    whole = answer(pico_engine, max_tokens=20).text
+    asked = []
+
+    def keep_on(text):
+        asked.append(text)
+        return len(text) < 4
+
+    one = GenerationRequest([Message("user", "Hi")], options=GenerationOptions(max_tokens=20), keep_on=keep_on)
+    cut, beside = pico_engine.complete([one, request(max_tokens=20)])
+    assert (cut.text, cut.finish_reason) == (whole[:4], "stop")
+    assert asked[-1] == whole[:4]
+    assert beside.text == whole

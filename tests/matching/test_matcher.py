@@ -236,3 +236,21 @@ def _request(engine, text, adapters):
     from lorauter_integrations import GenerationOptions, GenerationRequest, Message, Mixture
 
     return GenerationRequest([Message("user", text)], Mixture(adapters), GenerationOptions(max_tokens=12))
+
+
+def test_an_answer_that_can_no_longer_score_is_not_written_to_its_end(pico_engine):
+    steps = 0
+
+    def count(*_):
+        nonlocal steps
+        steps += 1
+
+    hook = pico_engine.mixtures.model.register_forward_hook(count)
+    examples = [Example("q", "an answer of many tokens that the pico model never gives")]
+    scorer = MetricScorer(pico_engine)
+    assert scorer.score(Task("t", "exact_match", examples), [("plain", examples[0])]) == [0.0]
+    given_up, steps = steps, 0
+    scorer.score(Task("t", "f1", examples), [("plain", examples[0])])
+    assert given_up < 5
+    assert steps > 60  # F1 counts words anywhere, so its answers are written to the end
+    hook.remove()

@@ -7,7 +7,7 @@ from conftest import set_winner
 
 from lorauter_integrations import Example, Mixture, Task, TaskIndex, TaskRouter
 from lorauter_integrations.errors import ConfigError, RoutingError, UnknownTaskError
-from lorauter_integrations.routing.router import softmax
+from lorauter_integrations.routing.router import route_to_task, softmax
 
 # Cosines of the text "query" and the tasks: 1, 0.8, 0.6 and 0.
 PLACES = {"query": (1, 0), "one": (1, 0), "two": (0.8, 0.6), "three": (0.6, 0.8), "far": (0, 1)}
@@ -118,31 +118,31 @@ def test_softmax_does_not_overflow():
 
 
 @pytest.fixture
-def router(tmp_path):
-    with fill(tmp_path, {"one": "a", "two": ""}, unmapped=["three"]) as index:
-        yield TaskRouter(index)
+def index(tmp_path):
+    with fill(tmp_path, {"one": "a", "two": ""}, unmapped=["three"]) as opened:
+        yield opened
 
 
-def test_chosen_task_gives_its_adapter_at_weight_one(router):
-    route = router.route_to_task("one")
+def test_chosen_task_gives_its_adapter_at_weight_one(index):
+    route = route_to_task(index, "one")
     assert (route.mixture, route.matches) == (Mixture({"a": 1.0}), ())
     assert route.reason == "task 'one' was chosen by the caller"
 
 
-def test_chosen_task_that_no_adapter_improves_gives_the_base_model(router):
-    route = router.route_to_task("two")
+def test_chosen_task_that_no_adapter_improves_gives_the_base_model(index):
+    route = route_to_task(index, "two")
     assert route.mixture == Mixture()
     assert route.reason.endswith("no adapter improves on the base model")
 
 
-def test_chosen_task_must_be_mapped(router):
+def test_chosen_task_must_be_mapped(index):
     with pytest.raises(RoutingError, match=r"(?s)task 'three' has not been mapped.*Hint: run `lorauter map`"):
-        router.route_to_task("three")
+        route_to_task(index, "three")
 
 
-def test_chosen_task_must_exist(router):
+def test_chosen_task_must_exist(index):
     with pytest.raises(UnknownTaskError, match=r"(?s)no task 'four'.*Hint: the tasks are 'one', 'three', 'two'"):
-        router.route_to_task("four")
+        route_to_task(index, "four")
 
 
 # ------------------------------------------------------------------ refusals
