@@ -38,6 +38,7 @@ class Ranking:
     Attributes:
         task: the task's name.
         task_hash: the task's content hash when it was mapped.
+        base_model: the engine's identity when it was mapped.
         scorer: what was scored and how (see `Scorer.identity`).
         scores: all contestants, best first; the first is the winner.
         questions: adapter-example pairs that were scored, the base model's included.
@@ -45,6 +46,7 @@ class Ranking:
 
     task: str
     task_hash: str
+    base_model: str
     scorer: str
     scores: Sequence[AdapterScore]
     questions: int

@@ -13,7 +13,7 @@ from lorauter_integrations.mixture import Mixture
 Role: TypeAlias = Literal["system", "user", "assistant", "tool"]
 BASE_MODEL = Mixture()
 
-FinishReason: TypeAlias = Literal["stop", "length"]
+FinishReason: TypeAlias = Literal["stop", "length", "failed"]
 ToolSchema: TypeAlias = Mapping[str, Any]  # OpenAI form: {"type": "function", "function": {...}}
 
 
@@ -65,6 +65,8 @@ class GenerationOptions:
         _whole("top_k", self.top_k, at_least=0)
         if self.seed is not None:
             _whole("seed", self.seed, at_least=0)
+            if self.seed >= 2**63:
+                raise OptionError(f"seed must be below 2**63, not {self.seed}")
         _in_range("temperature", self.temperature, 0.0, math.inf)
         _in_range("top_p", self.top_p, 0.0, 1.0)
         if self.top_p == 0:
@@ -135,7 +137,11 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A whole answer. `finish_reason` is "length" when max_tokens cut it, else "stop"."""
+    """A whole answer.
+
+    `finish_reason` is "length" when max_tokens cut it, "failed" when the model's numbers overflowed (the text
+    ends there), else "stop".
+    """
 
     text: str
     finish_reason: FinishReason

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.engines.base import Engine, completion_of
-from lorauter_integrations.errors import OptionError, RoutingError, listing
+from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
 from lorauter_integrations.generation import (
     Completion,
     Delta,
@@ -23,7 +23,6 @@ from lorauter_integrations.generation import (
     ToolSchema,
 )
 from lorauter_integrations.mixture import Mixture
-from lorauter_integrations.pool import Adapter
 from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, route_to_task
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
 from lorauter_integrations.task import routing_text
@@ -90,7 +89,9 @@ class LoRAuter:
 
     @classmethod
     def from_config(cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None) -> LoRAuter:
-        """The LoRAuter of a settings file; asked again for the same settings, a process gets the same one.
+        """The LoRAuter of a settings file.
+
+        A process that asks again shares the model, the pool and the index of the settings that name the same.
 
         Args:
             file: a TOML file, see `Settings`.
@@ -102,13 +103,7 @@ class LoRAuter:
             PoolError: the pool cannot be used.
             TaskIndexError: the index cannot be opened.
         """
-        settings = Settings.read(file, overrides)
-        key = f"{settings.locate('.')} {settings.model_dump_json()}"
-        with _opening:
-            found = _opened.get(key)
-            if found is None or found.index.closed:
-                found = _opened[key] = build(settings)
-            return found
+        return build(Settings.read(file, overrides))
 
     def __deepcopy__(self, _: object) -> LoRAuter:
         """Itself: frameworks copy their models freely, and a second copy of the weights helps nobody."""
@@ -139,7 +134,15 @@ class LoRAuter:
             return Route(mixture, (), "the adapters were chosen by the caller")
         if choice.task is not None:
             return route_to_task(self.index, choice.task)
-        return self.route(messages, tools)
+        route = self.route(messages, tools)
+        try:
+            self.engine.require(route.mixture)
+        except UnknownAdapterError as error:
+            raise UnknownAdapterError(
+                f"the text was routed to {route.mixture}, but {error.message}",
+                hint="the pool has changed since the tasks were mapped; run `lorauter map`",
+            ) from error
+        return route
 
     # ------------------------------------------------------------------ answering
 
@@ -209,19 +212,21 @@ class LoRAuter:
         """The rankings of all mapped tasks."""
         return self.index.adapter_map()
 
-    def warn_of_stale_map(self, pool: Mapping[str, Adapter]) -> None:
-        """Log what a person should know before serving: unmapped tasks, changed or missing adapters."""
+    def warn_of_stale_map(self) -> None:
+        """Log what a person should know before serving: unmapped tasks, another base, changed adapters."""
         rankings = self.adapter_map
         if unmapped := [name for name in self.index.names() if name not in rankings]:
             logger.warning("not mapped yet, so nothing is routed to: %s; run `lorauter map`", ", ".join(unmapped))
         for task, ranking in rankings.items():
-            if state := staleness(ranking, pool):
+            if state := staleness(ranking, self.engine):
                 logger.warning("task %s: %s; run `lorauter map`", task, state)
 
 
-def staleness(ranking: Ranking, pool: Mapping[str, Adapter]) -> str:
+def staleness(ranking: Ranking, engine: Engine) -> str:
     """What is wrong with a task's winner, in words; empty when nothing is."""
-    best = ranking.best
+    best, pool = ranking.best, engine.adapters
+    if ranking.base_model != engine.identity:
+        return "it was mapped with another base model or chat template"
     if best.is_base:
         return ""
     if best.adapter not in pool:
@@ -261,35 +266,54 @@ def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> st
 
 
 def build(settings: Settings) -> LoRAuter:
-    """Open everything that the settings name. Raises as `LoRAuter.from_config`."""
-    from lorauter_integrations.engines import LocalEngine
-
-    index = open_index(settings)
-    try:
-        engine = LocalEngine.load(
-            settings.weights(settings.model.name),
-            settings.locate(settings.pool.path),
-            dtype=settings.model.dtype,
-            device=settings.model.device,
-            budget=settings.pool.budget_mib << 20,
-        )
-        lorauter = LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
-        lorauter.warn_of_stale_map(engine.adapters)
-    except BaseException:
-        index.close()
-        raise
+    """Open everything that the settings name, or share what is open. Raises as `LoRAuter.from_config`."""
+    with _opening:
+        index = open_index(settings)
+        try:
+            engine = _open_engine(settings)
+        except BaseException:
+            index.close()
+            raise
+    lorauter = LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
+    lorauter.warn_of_stale_map()
     return lorauter
 
 
+def _open_engine(settings: Settings) -> Engine:
+    from lorauter_integrations.engines import LocalEngine
+
+    pool = settings.locate(settings.pool.path)
+    facts = (settings.weights(settings.model.name), settings.model, str(pool), settings.pool.budget_mib)
+    key = repr((facts, settings.mapping.batch))
+    engine = _engines.get(key)
+    if engine is None:
+        engine = _engines[key] = LocalEngine.load(
+            facts[0],
+            pool,
+            dtype=settings.model.dtype,
+            device=settings.model.device,
+            budget=settings.pool.budget_mib << 20,
+            batch_rows=settings.mapping.batch,
+        )
+    return engine
+
+
 def open_index(settings: Settings) -> TaskIndex:
-    """The task index of the settings. Raises `TaskIndexError`, `ModelLoadError`."""
+    """The task index of the settings, shared within a process. Raises `TaskIndexError`, `ModelLoadError`."""
     from lorauter_integrations.routing import SentenceTransformerEncoder
 
     wanted = settings.encoder
-    encoder = SentenceTransformerEncoder(settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device)
-    if settings.index.url:
-        return TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
-    return TaskIndex.embedded(settings.locate(settings.index.path), encoder, collection=settings.index.collection)
+    name, place = settings.weights(wanted.name), settings.locate(settings.index.path)
+    key = repr((name, wanted, settings.index.url or str(place), settings.index.collection))
+    index = _indexes.get(key)
+    if index is None or index.closed:
+        encoder = SentenceTransformerEncoder(name, prefix=wanted.prefix, device=wanted.device)
+        if settings.index.url:
+            index = TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
+        else:
+            index = TaskIndex.embedded(place, encoder, collection=settings.index.collection)
+        _indexes[key] = index
+    return index
 
 
 def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
@@ -318,4 +342,5 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
 
 _END: Any = object()
 _opening = threading.Lock()
-_opened: WeakValueDictionary[str, LoRAuter] = WeakValueDictionary()
+_engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()
+_indexes: WeakValueDictionary[str, TaskIndex] = WeakValueDictionary()

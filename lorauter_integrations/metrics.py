@@ -5,6 +5,7 @@ The arithmetic of ROUGE and BLEU is rouge-score's and sacrebleu's, loaded on fir
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import string
@@ -22,7 +23,8 @@ Metric: TypeAlias = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _JSON_STARTS = frozenset(["", *'{["-0123456789tfnNI<`'])
-_WRAPPING = re.compile(r"</?tool_call>|```(?:json)?")
+_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*(?:```)?", re.DOTALL)
 
 
 def exact_match(answer: str, target: str) -> float:
@@ -40,7 +42,8 @@ def exact_text(answer: str, target: str) -> float:
 
 def contains(answer: str, target: str) -> float:
     """1 when the answer holds the target somewhere, compared as `exact_match` does."""
-    return float(_plain(target) in _plain(answer))
+    wanted = _plain(target)
+    return float(wanted in _plain(answer) if wanted else target.strip() in answer)
 
 
 def f1(answer: str, target: str) -> float:
@@ -56,7 +59,10 @@ def f1(answer: str, target: str) -> float:
 
 
 def json_equal(answer: str, target: str) -> float:
-    """1 when both hold equal JSON values; `<tool_call>` tags and code fences round them do not count."""
+    """1 when both hold equal JSON values; `<tool_call>` tags or a code fence round them do not count.
+
+    Several tagged calls are compared as a list.
+    """
     try:
         return float(bool(_strict(_json(answer), _json(target))))
     except (ValueError, RecursionError):  # a model can write nothing but brackets
@@ -150,6 +156,20 @@ def metric_name(metric: str | Metric) -> str:
     return name
 
 
+def metric_source(name: str) -> str:
+    """The source text of a user's own metric, so that a changed one is not taken for the old; else empty.
+
+    Raises:
+        TaskError: as `find_metric`.
+    """
+    if name in METRICS:
+        return ""
+    try:
+        return inspect.getsource(find_metric(name))
+    except (OSError, TypeError):  # built-in or compiled: there is no source to look at
+        return ""
+
+
 def _checked(name: str) -> str:
     if name not in METRICS and ":" not in name:
         raise TaskError(
@@ -168,7 +188,15 @@ def _tokens(text: str) -> list[str]:
 
 
 def _json(text: str) -> Any:
-    return json.loads(_WRAPPING.sub("", text).strip())
+    """The JSON value of an answer, or the list of its tagged calls; text round the tags is no JSON."""
+    text = text.strip()
+    if text.startswith("<tool_call>"):
+        if _TAGGED.sub("", text).strip():
+            raise ValueError("text beside the calls")
+        calls = [json.loads(body) for body in _TAGGED.findall(text)]
+        return calls[0] if len(calls) == 1 else calls
+    fenced = _FENCED.fullmatch(text)
+    return json.loads(fenced[1] if fenced else text)
 
 
 def _strict(left: Any, right: Any) -> bool:
@@ -184,4 +212,11 @@ def _strict(left: Any, right: Any) -> bool:
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    return RougeScorer(["rougeL"], tokenizer=_Words())
+
+
+class _Words:
+    """Words of any script; rouge-score's own tokenizer knows a-z and 0-9 only."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return re.findall(r"\w+", text.lower())

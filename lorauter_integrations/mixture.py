@@ -24,6 +24,10 @@ class Mixture(Mapping[str, float]):
     __slots__ = ("_items",)
 
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        if weights is not None and not isinstance(weights, Mapping):
+            raise OptionError(
+                f"adapters must be names with weights, not {weights!r}", hint='write for example {"sql": 1.0}'
+            )
         items = []
         for name, weight in (weights or {}).items():
             if not isinstance(name, str) or not name:

@@ -6,15 +6,22 @@ underscores between them, such as `LORAUTER_ROUTING__K=5`. Relative paths are re
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
-from lorauter_integrations.errors import ConfigError
+from lorauter_integrations.errors import ConfigError, listing
 from lorauter_integrations.generation import GenerationOptions
 from lorauter_integrations.locations import resolve_location
 
@@ -114,18 +121,6 @@ class Settings(BaseSettings):
     mapping: MappingSettings = MappingSettings()
     _folder: Path = PrivateAttr(default_factory=Path.cwd)
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment wins over the file."""
-        return env_settings, init_settings
-
     @model_validator(mode="after")
     def _check_options(self) -> Settings:
         self.generation.options()
@@ -137,15 +132,26 @@ class Settings(BaseSettings):
 
         Args:
             file: its path.
-            overrides: tables and keys that win over the file, such as {"routing": {"k": 1}}.
+            overrides: tables and keys that win over environment and file, such as {"routing": {"k": 1}}.
 
         Raises:
             ConfigError: the file is missing, is not TOML, or a value in it or in the environment is wrong.
         """
         file = Path(file)
-        values = _merged(_read_toml(file), overrides or {})
+        values = _read_toml(file)
+        _refuse_misspelt(os.environ)
+
+        class FromFile(cls):  # type: ignore[valid-type, misc]
+            """The sources in order: code, environment, file."""
+
+            @classmethod
+            def settings_customise_sources(
+                cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
+            ) -> tuple[PydanticBaseSettingsSource, ...]:
+                return init_settings, env_settings, InitSettingsSource(settings_cls, values)
+
         try:
-            settings = cls(**values)
+            settings = FromFile(**(overrides or {}))
         except ValidationError as error:
             raise ConfigError(
                 f"{file}: {_in_words(error)}", hint="see docs/settings.md for every table and key"
@@ -155,8 +161,9 @@ class Settings(BaseSettings):
                 f"an environment variable LORAUTER_... cannot be read: {error}",
                 hint="lists and tables are written as JSON, such as LORAUTER_GENERATION__STOP='[\"END\"]'",
             ) from error
-        settings._folder = file.resolve().parent
-        return settings
+        found = cls.model_construct(**{name: getattr(settings, name) for name in cls.model_fields})
+        found._folder = file.resolve().parent
+        return found
 
     def locate(self, path: str) -> Path:
         """A path of the settings as an absolute one."""
@@ -179,12 +186,18 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} cannot be read: {error}", hint="it must be a TOML file in UTF-8") from error
 
 
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        inner = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if inner else value
-    return merged
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """A key in the file that does not exist is an error; so is one in the environment."""
+    tables = {name.upper(): field.annotation for name, field in Settings.model_fields.items()}
+    for variable in environment:
+        prefix, _, rest = variable.partition("_")
+        table, nested, key = rest.partition("__")
+        if prefix != "LORAUTER" or not nested:
+            continue
+        known = getattr(tables.get(table), "model_fields", {})
+        if key.lower() not in known:
+            names = [f"LORAUTER_{table}__{name.upper()}" for name in known] or [f"LORAUTER_{t}__..." for t in tables]
+            raise ConfigError(f"the environment variable {variable} sets nothing", hint=f"known are {listing(names)}")
 
 
 def _in_words(error: ValidationError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any
 
 from lorauter_integrations.errors import TaskError
 from lorauter_integrations.generation import Message
-from lorauter_integrations.metrics import Metric, find_metric, metric_name
+from lorauter_integrations.metrics import METRICS, Metric, find_metric, metric_name
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,126}")
 MOST_EXAMPLES = 200  # the paper's upper bound of validation examples a task
@@ -58,7 +59,7 @@ class Task:
     Attributes:
         name: letters, digits, `_`, `.` and `-`; at most 127 characters.
         metric: a name of `metrics.METRICS`, `package.module:function`, or a top-level function.
-        examples: labelled examples, the first 200 are used; the paper takes 20 to 200.
+        examples: labelled examples; the paper takes 20 to 200. Of more, 200 are drawn (always the same).
         description: one sentence for people.
 
     Raises:
@@ -82,7 +83,7 @@ class Task:
             if not example.input.strip() or not example.target.strip():
                 raise TaskError(f"task {self.name!r}: example {number} has an empty input or target")
         object.__setattr__(self, "metric", metric_name(self.metric))
-        object.__setattr__(self, "examples", tuple(self.examples)[:MOST_EXAMPLES])
+        object.__setattr__(self, "examples", _sample(self.examples))
 
     @property
     def score(self) -> Metric:
@@ -119,8 +120,8 @@ class Task:
         folder = Path(folder)
         facts = _read_facts(folder / "task.json")
         examples = read_examples(folder / "validation.jsonl")
-        find_metric(facts["metric"])  # now, while the person who wrote it looks on
-        return cls(facts.get("name", folder.resolve().name), facts["metric"], examples, facts.get("description", ""))
+        name = facts.get("name", folder.resolve().name)
+        return _scorable(cls(name, facts["metric"], examples, facts.get("description", "")))
 
     @classmethod
     def from_jsonl(cls, file: str | Path, *, metric: str | Metric, name: str = "", description: str = "") -> Task:
@@ -130,7 +131,7 @@ class Task:
             TaskError: as `from_folder`.
         """
         file = Path(file)
-        return cls(name or file.stem, metric, read_examples(file), description)
+        return _scorable(cls(name or file.stem, metric, read_examples(file), description))
 
 
 def read_examples(file: Path) -> list[Example]:
@@ -177,6 +178,29 @@ def find_task_folders(paths: Iterable[str | Path]) -> list[Path]:
             )
         found += inner
     return found
+
+
+def _sample(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """At most 200 of the examples, from all over them: files are often sorted by label."""
+    if len(examples) <= MOST_EXAMPLES:
+        return tuple(examples)
+    kept = sorted(random.Random(0).sample(range(len(examples)), MOST_EXAMPLES))
+    return tuple(examples[place] for place in kept)
+
+
+def _scorable(task: Task) -> Task:
+    """Refuse a target that does not even score against itself: it would make every adapter look useless."""
+    if str(task.metric) not in METRICS:
+        find_metric(str(task.metric))  # now, while the person who wrote it looks on
+        return task
+    for number, example in enumerate(task.examples, 1):
+        if task.score(example.target, example.target) < 0.99:
+            raise TaskError(
+                f"task {task.name!r}: by {task.metric} the target of example {number} does not match itself: "
+                f"{example.target[:80]!r}",
+                hint="choose another metric, or mend the target (for json it must be JSON)",
+            )
+    return task
 
 
 def _read_text(file: Path) -> str:

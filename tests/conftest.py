@@ -33,7 +33,6 @@ from lorauter_integrations import (
     Ranking,
     TaskIndex,
 )
-from lorauter_integrations.lorauter import build
 from lorauter_integrations.mixing import base_shapes
 from lorauter_integrations.settings import Settings
 from lorauter_integrations.task import Task, find_task_folders
@@ -170,10 +169,10 @@ def pico_lorauter(index: TaskIndex, pico_engine: LocalEngine) -> LoRAuter:
     return LoRAuter(index, pico_engine, options=GenerationOptions(max_tokens=8))
 
 
-def set_winner(index: TaskIndex, task: str, adapter: str, content_hash: str) -> None:
+def set_winner(index: TaskIndex, task: str, adapter: str, content_hash: str, base_model: str = "pico") -> None:
     """Map a task to an adapter by hand."""
     scores = (AdapterScore(adapter, content_hash, 1.0, 24), AdapterScore("", "", 0.0, 24))
-    index.set_ranking(Ranking(task, index.get(task).content_hash, "by hand", scores, 0))
+    index.set_ranking(Ranking(task, index.get(task).content_hash, base_model, "by hand", scores, 0))
 
 
 @pytest.fixture(scope="session")
@@ -201,14 +200,24 @@ def real_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return Settings.read(CONFIG, overrides)
 
 
+def real_overrides(settings: Settings) -> dict[str, dict[str, str]]:
+    """What makes the demo's settings the tests' own."""
+    return {
+        "index": {"path": settings.index.path},
+        "pool": {"path": settings.pool.path},
+        "mapping": {"ledger": settings.mapping.ledger},
+    }
+
+
 @pytest.fixture(scope="session")
 def real_lorauter(real_settings: Settings) -> LoRAuter:
     """SmolLM2-135M-Instruct, MiniLM and the demo's tasks and adapters, mapped as the demo's README table says."""
-    lorauter = build(real_settings)
+    lorauter = LoRAuter.from_config(CONFIG, real_overrides(real_settings))
     tasks = [Task.from_folder(folder) for folder in find_task_folders([DEMO / "tasks"])]
     lorauter.index.add(tasks)
+    engine = lorauter.engine
     for task, adapter in WINNERS.items():
-        set_winner(lorauter.index, task, adapter, lorauter.engine.adapters[adapter].content_hash)
+        set_winner(lorauter.index, task, adapter, engine.adapters[adapter].content_hash, engine.identity)
     return lorauter
 
 

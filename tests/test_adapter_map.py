@@ -12,7 +12,7 @@ SCORES = (
 
 
 def ranking(task="text_to_sql", scores=SCORES, questions=75):
-    return Ranking(task, "t1", "metric f1", scores, questions)
+    return Ranking(task, "t1", "base", "metric f1", scores, questions)
 
 
 def test_winner_base_and_gain_are_read_off_the_scores():

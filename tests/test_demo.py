@@ -18,7 +18,7 @@ def demo(real_lorauter, real_settings, monkeypatch):
     monkeypatch.setenv("LORAUTER_INDEX__PATH", real_settings.index.path)
     monkeypatch.setenv("LORAUTER_POOL__PATH", real_settings.pool.path)
     monkeypatch.setenv("LORAUTER_MAPPING__LEDGER", real_settings.mapping.ledger)
-    assert LoRAuter.from_config(CONFIG) is real_lorauter
+    assert LoRAuter.from_config(CONFIG).engine is real_lorauter.engine
     return sys.modules
 
 

@@ -62,7 +62,9 @@ def test_the_map_is_read_anew_for_every_text(pico_lorauter):
 
 def test_an_adapter_that_left_the_pool_is_an_error_never_the_base_model(pico_lorauter):
     set_winner(pico_lorauter.index, "colours", "gone", "x")
-    with pytest.raises(KeyError, match="there is no adapter 'gone'"):
+    with pytest.raises(
+        KeyError, match=r"routed to .* gone.*, but there is no adapter 'gone'\nHint: .*run `lorauter map`"
+    ):
         pico_lorauter.generate(COLOUR)
 
 
@@ -70,20 +72,25 @@ def test_opening_warns_of_what_is_stale(pico_lorauter, caplog):
     from lorauter_integrations import Example, Task
 
     pico_lorauter.index.add([Task("new", "f1", [Example("a", "b")])])
-    set_winner(pico_lorauter.index, "colours", "gone", "x")
-    set_winner(pico_lorauter.index, "sums", "wide", "another hash")
+    identity = pico_lorauter.engine.identity
+    set_winner(pico_lorauter.index, "colours", "gone", "x", identity)
+    set_winner(pico_lorauter.index, "sums", "wide", "another hash", identity)
     with caplog.at_level(logging.WARNING):
-        pico_lorauter.warn_of_stale_map(pico_lorauter.engine.adapters)
+        pico_lorauter.warn_of_stale_map()
     assert "nothing is routed to: new" in caplog.text
     assert "task colours: its adapter 'gone' is not in the pool any more" in caplog.text
     assert "task sums: its adapter 'wide' has changed since it was mapped" in caplog.text
+    set_winner(pico_lorauter.index, "sums", "wide", "another hash", "another base")
+    with caplog.at_level(logging.WARNING):
+        pico_lorauter.warn_of_stale_map()
+    assert "task sums: it was mapped with another base model or chat template" in caplog.text
 
 
 def test_copies_are_the_same_object(pico_lorauter):
     assert copy.deepcopy(pico_lorauter) is pico_lorauter
 
 
-def test_one_process_opens_the_same_settings_once(tmp_path, pico_folder):
+def test_one_process_opens_model_and_index_once(tmp_path, pico_folder):
     make_adapter(tmp_path / "pool" / "one")
     file = tmp_path / "lorauter.toml"
     file.write_text(
@@ -96,13 +103,14 @@ def test_one_process_opens_the_same_settings_once(tmp_path, pico_folder):
     for thread in threads:
         thread.join()
     assert len(opened) == 4
-    assert len(set(map(id, opened))) == 1
+    assert len({id(lorauter.engine) for lorauter in opened}) == len({id(lorauter.index) for lorauter in opened}) == 1
     other = LoRAuter.from_config(file, {"routing": {"k": 1}})
-    assert other is not opened[0]  # and the folder may be opened twice within a process
+    assert other.engine is opened[0].engine  # another way of routing needs no second model
+    assert other.router is not opened[0].router
     other.index.close()
-    opened[0].index.close()
     again = LoRAuter.from_config(file)
-    assert again is not opened[0]  # a closed one no longer holds the folder
+    assert not again.index.closed  # a closed index no longer holds the folder, so it is opened anew
+    assert again.engine is other.engine
     again.index.close()
 
 

@@ -167,3 +167,28 @@ def test_an_answer_that_goes_wrong_is_given_up(metric):
 )
 def test_every_beginning_of_json_is_kept(answer):
     assert all(STILL_POSSIBLE["json"](answer[:cut], "1") for cut in range(len(answer) + 1))
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "score"),
+    [
+        ('<tool_call>\n{"a": 1}\n</tool_call>\n<tool_call>\n{"b": 2}\n</tool_call>', '[{"a": 1}, {"b": 2}]', 1.0),
+        ('<tool_call>{"a": 1}</tool_call> and so on', '{"a": 1}', 0.0),
+        ('{"a": "```json"}', '{"a": ""}', 0.0),
+        ('{"a": "<tool_call>"}', '{"a": "<tool_call>"}', 1.0),
+        ("```\n[1]\n```", "[1]", 1.0),
+    ],
+    ids=["two calls", "text beside", "fence in a string", "tag in a string", "fence"],
+)
+def test_only_the_wrapping_of_json_is_taken_off(answer, target, score):
+    assert METRICS["json"](answer, target) == score
+
+
+def test_words_of_every_script_count():
+    assert METRICS["rouge_l"]("Привет мир", "привет, мир!") == 1.0
+    assert METRICS["rouge_l"]("東京", "大阪") == 0.0
+
+
+def test_a_target_of_punctuation_is_looked_for_as_it_is():
+    assert METRICS["contains"]("no", ".") == 0.0
+    assert METRICS["contains"]("yes.", ".") == 1.0

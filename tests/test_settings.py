@@ -64,11 +64,12 @@ def test_paths_are_read_from_the_files_folder(write, tmp_path, monkeypatch):
     assert settings.weights("org/model") == "org/model"
 
 
-def test_environment_wins_over_file_and_overrides(write, monkeypatch):
+def test_code_wins_over_the_environment_and_the_environment_over_the_file(write, monkeypatch):
     monkeypatch.setenv("LORAUTER_ROUTING__K", "5")
     monkeypatch.setenv("LORAUTER_GENERATION__STOP", '["END"]')
     settings = Settings.read(write(WHOLE), {"routing": {"k": 4}})
-    assert (settings.routing.k, settings.routing.temperature) == (5, 0.1)
+    assert (settings.routing.k, settings.routing.temperature) == (4, 0.1)
+    assert Settings.read(write(WHOLE)).routing.k == 5
     assert settings.generation.stop == ("END",)
 
 

@@ -185,9 +185,26 @@ def test_example_with_an_empty_part_is_named_by_its_number(bad):
         task(examples=[Example("a", "b"), bad])
 
 
-def test_examples_after_the_200th_are_not_used():
+def test_of_more_than_200_examples_the_same_200_are_drawn():
     many = [Example(f"in {i}", f"out {i}") for i in range(203)]
-    assert task(examples=many).examples == tuple(many[:200])
+    kept = task(examples=many).examples
+    assert len(kept) == 200
+    assert set(kept) < set(many)
+    assert kept == task(examples=many).examples
+
+
+def test_of_many_examples_some_of_every_part_are_used():
+    """Files are often sorted by label; the first 200 would hold one label only."""
+    many = [Example(f"in {i}", "positive" if i < 300 else "negative") for i in range(600)]
+    kept = task(examples=many).examples
+    assert 60 < sum(example.target == "positive" for example in kept) < 140
+
+
+@pytest.mark.parametrize(("metric", "target"), [("json", "not JSON"), ("rouge_l", "!?")], ids=["json", "rouge_l"])
+def test_a_target_that_does_not_match_itself_is_refused(tmp_path, metric, target):
+    (tmp_path / "validation.jsonl").write_text(json.dumps({"input": "a", "target": target}))
+    with pytest.raises(TaskError, match=rf"by {metric} the target of example 1 does not match itself"):
+        Task.from_jsonl(tmp_path / "validation.jsonl", metric=metric)
 
 
 def test_metric_is_found_as_a_function():

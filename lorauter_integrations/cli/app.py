@@ -1,4 +1,4 @@
-"""The commands. Each opens only what it needs."""
+"""The commands. Those that do not need the base model do not load it."""
 
 from __future__ import annotations
 

@@ -44,11 +44,17 @@ class Engine(ABC):
             UnknownAdapterError: the mixture names an adapter that is not in the pool.
             ContextLengthError: the prompt leaves no room for an answer.
             ContentError: the chat template refuses the conversation.
+            EngineError: while writing: the model's numbers overflow under this mixture.
         """
 
     @abstractmethod
     def log_likelihood(self, requests: Sequence[GenerationRequest], targets: Sequence[str]) -> list[float]:
-        """Mean log-probability a token of each target as the answer to its request, end of turn included."""
+        """Mean log-probability a token of each target as the answer to its request, end of turn included.
+
+        Raises:
+            UnknownAdapterError: a mixture names an adapter that is not in the pool.
+            ContextLengthError: prompt and target do not fit the context.
+        """
 
     @abstractmethod
     def count_tokens(self, request: GenerationRequest) -> int:
@@ -69,8 +75,10 @@ class Engine(ABC):
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Write whole answers, in the order of the requests.
 
+        An answer under whose mixture the model's numbers overflow has the finish reason "failed".
+
         Raises:
-            Any error of `stream`.
+            As `stream`, before anything is written.
         """
         return [completion_of(self.stream(request)) for request in requests]
 

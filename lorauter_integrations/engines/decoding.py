@@ -37,14 +37,15 @@ class Sampler:
 
     def choose(self, logits: Tensor) -> int:
         """Draw the next token. *Shape:* ``(vocabulary,)``."""
-        scores = logits.float().cpu() / self._options.temperature
+        scores = logits.double().cpu()
+        scores = (scores - scores.max()) / self._options.temperature  # at most 0: no temperature overflows
         values, order = scores.sort(descending=True)
         if self._options.top_k:
             values, order = values[: self._options.top_k], order[: self._options.top_k]
         probabilities = values.softmax(0)
         # A token stays while the sum before it is below top_p, so the likeliest always stays.
         before = probabilities.cumsum(0) - probabilities
-        probabilities = probabilities.where(before < self._options.top_p, torch.zeros(()))
+        probabilities = probabilities.where(before < self._options.top_p, torch.zeros((), dtype=torch.double))
         return int(order[torch.multinomial(probabilities, 1, generator=self._generator)])
 
 
@@ -89,6 +90,11 @@ class Row:
             self.finish_reason = "length"
         return piece
 
+    def fail(self) -> str:
+        """End the answer: the model gave no numbers to choose by. Returns the text held back."""
+        self.finish_reason = "failed"
+        return self.text.finish()
+
     @property
     def completion(self) -> Completion:
         """The finished answer."""
@@ -118,9 +124,13 @@ class DecodingBatch:
     def step(self) -> list[tuple[Row, str]]:
         """One forward pass: each live row gets a token. Returns every row's new text."""
         logits = self._forward()
-        greedy = logits.argmax(dim=-1).tolist()
+        greedy, finite = logits.argmax(dim=-1).tolist(), logits.amax(dim=-1).isfinite().tolist()
         pieces, chosen = [], []
         for place, row in enumerate(self.live):
+            if not finite[place]:
+                chosen.append(0)
+                pieces.append((row, row.fail()))
+                continue
             token = greedy[place] if row.sampler.greedy else row.sampler.choose(logits[place])
             chosen.append(token)
             pieces.append((row, row.take(token, self._end_tokens)))

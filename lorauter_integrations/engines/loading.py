@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lorauter_integrations.errors import MissingExtraError, ModelLoadError
@@ -14,7 +16,7 @@ from lorauter_integrations.mixing import base_shapes
 from lorauter_integrations.pool import BaseShapes
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError)
+_LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, struct.error)
 
 
 def load_model(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
@@ -86,6 +88,8 @@ def _source(name: str) -> dict[str, str]:
             "reading a GGUF file needs the package gguf", hint="pip install 'lorauter-integrations[gguf]'"
         ) from error
     path = Path(name)
+    if not path.is_file():
+        raise ModelLoadError(f"there is no file {name}", hint="give the path of a .gguf file, a folder or a hub name")
     return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
 
 

@@ -15,7 +15,7 @@ from lorauter_integrations.engines.decoding import DecodingBatch, Row, Sampler, 
 from lorauter_integrations.engines.loading import load_model
 from lorauter_integrations.engines.prompts import PromptRenderer
 from lorauter_integrations.engines.text_stream import TextStream
-from lorauter_integrations.errors import ContextLengthError
+from lorauter_integrations.errors import ContextLengthError, EngineError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixing import MixtureModel, base_shapes, fingerprint
 from lorauter_integrations.mixing.weights import GIB
@@ -49,7 +49,9 @@ class LocalEngine(Engine):
         budget: int = GIB,
         batch_rows: int = BATCH_ROWS,
     ) -> None:
-        self._mixtures = MixtureModel(model, AdapterPool({}) if adapters is None else adapters, budget=budget)
+        # A pool names what it knows when it is asked for what it does not; a plain dictionary would not.
+        pool = adapters if isinstance(adapters, AdapterPool) else AdapterPool(adapters or {})
+        self._mixtures = MixtureModel(model, pool, budget=budget)
         self._tokenizer = tokenizer
         self._prompts = PromptRenderer(tokenizer)
         self._name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
@@ -68,6 +70,7 @@ class LocalEngine(Engine):
         dtype: str = "auto",
         device: str = "auto",
         budget: int = GIB,
+        batch_rows: int = BATCH_ROWS,
     ) -> LocalEngine:
         """Load a model and check a folder of adapters against it.
 
@@ -77,7 +80,8 @@ class LocalEngine(Engine):
         """
         loaded, tokenizer = load_model(model, dtype=dtype, device=device)
         adapters = AdapterPool.from_folder(pool, base_shapes(loaded)) if pool else None
-        return cls(loaded, tokenizer, adapters, name=display_name(model), budget=budget)
+        name = display_name(model)
+        return cls(loaded, tokenizer, adapters, name=name, budget=budget, batch_rows=batch_rows)
 
     @property
     def name(self) -> str:
@@ -123,7 +127,7 @@ class LocalEngine(Engine):
 
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
         """Write one answer piece by piece; see `Engine.stream`."""
-        return self._run([self._row(request)])
+        return _raise_failures(self._run([self._row(request)]), request.mixture)
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Write whole answers, up to `batch_rows` at a time in one forward pass."""
@@ -136,7 +140,10 @@ class LocalEngine(Engine):
     def log_likelihood(self, requests: Sequence[GenerationRequest], targets: Sequence[str]) -> list[float]:
         """Mean log-probability a token of each target; see `Engine.log_likelihood`."""
         prompts = [self._row(request).prompt for request in requests]
-        answers = [self.token_ids(target) + self._end_of_turn() for target in targets]
+        end = self.token_ids(self._prompts.end_of_turn) or self._end_of_turn()
+        answers = [self.token_ids(target) + end for target in targets]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            self._room(len(prompt), at_least=len(answer))
         scores: list[float] = []
         for start in range(0, len(prompts), self._batch_rows):
             part = slice(start, start + self._batch_rows)
@@ -180,21 +187,35 @@ class LocalEngine(Engine):
     def _row(self, request: GenerationRequest) -> Row:
         self.require(request.mixture)
         prompt = self._prompts.token_ids(request.messages, request.tools)
-        room = self.context_length - len(prompt)
-        if room < 1:
+        options = request.options
+        most = min(options.max_tokens, self._room(len(prompt)))
+        text = TextStream(self._tokenizer, (*options.stop, *self._prompts.stop))
+        return Row(prompt, request.mixture, most, text, Sampler(options), request.keep_on)
+
+    def _room(self, prompt: int, *, at_least: int = 1) -> int:
+        """Tokens that an answer to a prompt of this many tokens may have."""
+        room = self.context_length - prompt
+        if room < at_least:
             raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens; the model's context holds {self.context_length}, "
-                "the answer included",
+                f"the prompt has {prompt} tokens; the model's context holds {self.context_length}, "
+                f"the answer of at least {at_least} included",
                 hint="shorten the conversation or the documents put into it",
             )
-        options = request.options
-        text = TextStream(self._tokenizer, options.stop)
-        most = min(options.max_tokens, room)
-        return Row(prompt, request.mixture, most, text, Sampler(options), request.keep_on)
+        return room
 
     def _end_of_turn(self) -> list[int]:
         end = self._tokenizer.eos_token_id
         return [] if end is None else [int(end)]
+
+
+def _raise_failures(deltas: Iterator[Delta], mixture: Mixture) -> Iterator[Delta]:
+    for delta in deltas:
+        if delta.completion and delta.completion.finish_reason == "failed":
+            raise EngineError(
+                f"the model's numbers overflowed under the mixture {mixture}",
+                hint="an adapter's weights or scaling are too large; `lorauter map` would give it a score of 0",
+            )
+        yield delta
 
 
 def display_name(location: str) -> str:

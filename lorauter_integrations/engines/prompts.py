@@ -34,6 +34,10 @@ class PromptRenderer:
 
     Args:
         tokenizer: a transformers tokenizer; not changed.
+
+    Attributes:
+        end_of_turn: what the template writes after an assistant's answer, such as `<|im_end|>`.
+        stop: strings that end an answer when there is no template to train an end.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -42,6 +46,9 @@ class PromptRenderer:
         if not self._has_template:
             logger.warning("the tokenizer has no chat template; plain 'User: ... Assistant:' turns are used")
         self._native_tools = self._has_template and self._shows_tools()
+        self._takes_system = self._has_template and self._shows_system()
+        self.end_of_turn = self._written_after_an_answer() if self._has_template else ""
+        self.stop = () if self._has_template else tuple(f"\n\n{name}:" for name in _PLAIN_NAMES.values())
 
     @property
     def identity(self) -> str:
@@ -66,19 +73,21 @@ class PromptRenderer:
             return _plain(_folded_tools(messages, tools))
         native = self._native_tools and (tools or any(m.role == "tool" or m.tool_calls for m in messages))
         turns = [_native(m, messages) for m in messages] if native else _folded_tools(messages, tools)
+        if turns[0]["role"] == "system" and not self._takes_system:
+            return self._render_folded(messages, tools)
         try:
             return self._apply(turns, tools if native else ())
-        except TemplateError as error:
-            return self._render_folded(messages, tools, error)
+        except TemplateError:
+            return self._render_folded(messages, tools)
 
-    def _render_folded(self, messages: Sequence[Message], tools: Sequence[ToolSchema], first: TemplateError) -> str:
+    def _render_folded(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> str:
         """For templates without a system role or with strictly alternating turns."""
         try:
             return self._apply(_alternating(_folded_tools(messages, tools)), ())
         except TemplateError as error:
             roles = [message.role for message in messages]
             raise ContentError(
-                f"the model's chat template refuses the turns {roles}: {first}",
+                f"the model's chat template refuses the turns {roles}: {error}",
                 hint="start with a user message",
             ) from error
 
@@ -93,6 +102,22 @@ class PromptRenderer:
                 continue_final_message=prefill,
             )
         )
+
+    def _shows_system(self) -> bool:
+        """Whether the template writes a system message; some refuse it, some leave it out in silence."""
+        turns = [{"role": "system", "content": "lorauter_probe"}, {"role": "user", "content": "hello"}]
+        try:
+            return "lorauter_probe" in self._tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateError:
+            return False
+
+    def _written_after_an_answer(self) -> str:
+        turns = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "lorauter_probe"}]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateError:
+            return ""
+        return str(text).rpartition("lorauter_probe")[2].strip()
 
     def _shows_tools(self) -> bool:
         """Whether the template does anything with tools: they are rendered and looked for."""

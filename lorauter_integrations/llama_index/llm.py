@@ -59,6 +59,7 @@ class LoRAuterLLM(LLM):
     _lorauter: LoRAuter = PrivateAttr()
 
     def __init__(self, lorauter: LoRAuter, **fields: Any) -> None:
+        refuse_unknown(fields, type(self).model_fields, "field")
         super().__init__(**fields)
         self._lorauter = lorauter
 

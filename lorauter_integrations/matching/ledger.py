@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from filelock import FileLock
 
 from lorauter_integrations.errors import MappingError
 
@@ -56,27 +59,25 @@ class Ledger:
         Raises:
             MappingError: the file cannot be written.
         """
+        if not all(map(math.isfinite, scores)):
+            raise MappingError(f"a score is not a finite number: {scores}")
+        if self._file:
+            line = json.dumps([[*key, score] for key, score in zip(keys, scores, strict=True)]) + "\n"
+            try:
+                _append(self._file, line.encode())
+            except OSError as error:
+                raise MappingError(f"the ledger {self._file} cannot be written: {error}") from error
         self._scores.update(zip(keys, scores, strict=True))
-        if not self._file:
-            return
-        line = json.dumps([[*key, score] for key, score in zip(keys, scores, strict=True)]) + "\n"
-        try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            with self._file.open("a", encoding="utf-8") as stream:
-                stream.write(line)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as error:
-            raise MappingError(f"the ledger {self._file} cannot be written: {error}") from error
 
     def _load(self, file: Path) -> None:
         try:
-            content = file.read_bytes()
+            with _alone(file):
+                content = file.read_bytes()
+                whole = content[: content.rfind(b"\n") + 1]
+                if len(whole) < len(content):
+                    os.truncate(file, len(whole))
         except OSError as error:
             raise MappingError(f"the ledger {file} cannot be read: {error}") from error
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(file, len(whole))
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 self._scores.update({Key(s, a, e): float(score) for s, a, e, score in json.loads(line)})
@@ -85,3 +86,22 @@ class Ledger:
                     f"the ledger {file} is damaged at line {number}: {error}",
                     hint="delete that line; its questions will be asked again",
                 ) from error
+
+
+def _alone(file: Path) -> FileLock:
+    """Keeps two mapping processes on one ledger apart while a line is written or a torn one cut off."""
+    return FileLock(file.with_name(file.name + ".lock"))
+
+
+def _append(file: Path, line: bytes) -> None:
+    """Write a whole line or nothing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(file), file.open("ab") as stream:
+        before = stream.tell()
+        try:
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError:
+            os.truncate(file, before)
+            raise

@@ -130,7 +130,7 @@ class Matcher:
                 question = game.send(answers)
             except StopIteration as end:
                 scores = tuple(_adapter_score(standing, pool) for standing in end.value)
-                return Ranking(task.name, task.content_hash, identity, scores, asked)
+                return Ranking(task.name, task.content_hash, self._scorer.base_model, identity, scores, asked)
 
     def _answer(
         self, task: Task, pool: Mapping[str, Adapter], question: Question, identity: str, progress: Progress
@@ -145,7 +145,7 @@ class Matcher:
         for start in range(0, len(pairs), self._batch):
             batch = pairs[start : start + self._batch]
             keys = {pair: _key(pair, pool, identity) for pair in batch}
-            missing = [pair for pair in batch if self._ledger.get(keys[pair]) is None]
+            missing = list({keys[pair]: pair for pair in batch if self._ledger.get(keys[pair]) is None}.values())
             if missing:
                 self._ledger.record([keys[pair] for pair in missing], self._scorer.score(task, missing))
             progress.answered += len(batch)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from lorauter_integrations.engines import Engine
-from lorauter_integrations.errors import MappingError
+from lorauter_integrations.errors import ContextLengthError, MappingError
 from lorauter_integrations.generation import GenerationOptions, GenerationRequest
-from lorauter_integrations.metrics import STILL_POSSIBLE
+from lorauter_integrations.metrics import STILL_POSSIBLE, metric_source
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.task import Example, Task
 
@@ -23,12 +23,17 @@ BASE = ""
 class Scorer(Protocol):
     """Anything that scores contestants on a task's examples."""
 
+    @property
+    def base_model(self) -> str:
+        """The identity of the base model and its prompt form."""
+        ...
+
     def identity(self, task: Task) -> str:
         """A hash of all that decides a score, the contestant and the example apart."""
         ...
 
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
-        """The score of each (adapter name or BASE, example), higher is better."""
+        """The score of each (adapter name or BASE, example): finite, higher is better."""
         ...
 
 
@@ -42,25 +47,40 @@ class MetricScorer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @property
+    def base_model(self) -> str:
+        """The engine's identity."""
+        return self._engine.identity
+
     def identity(self, task: Task) -> str:
-        """Base model, prompt form, metric and length of answers."""
-        return _digest(["metric", self._engine.identity, str(task.metric), self._max_tokens(task)])
+        """Base model, prompt form and metric (a function of one's own by its source)."""
+        return _digest(["metric", self._engine.identity, str(task.metric), metric_source(str(task.metric))])
 
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
-        """The metric of each contestant's answer to each example, in [0, 1]."""
-        options = GenerationOptions(max_tokens=self._max_tokens(task))
+        """The metric of each contestant's answer to each example, in [0, 1]; 0 where the model overflows.
+
+        Raises:
+            MappingError: the metric fails, or an example is too long for the model.
+        """
         requests = [
-            replace(_request(name, example, options), keep_on=_keep_on(task, example)) for name, example in pairs
+            GenerationRequest(
+                example.messages,
+                _mixture(name),
+                GenerationOptions(max_tokens=self._max_tokens(example)),
+                keep_on=_keep_on(task, example),
+            )
+            for name, example in pairs
         ]
-        answers = self._engine.complete(requests)
+        with _length_errors(task):
+            answers = self._engine.complete(requests)
         return [
-            _measured(task, answer.text, example.target) for answer, (_, example) in zip(answers, pairs, strict=True)
+            0.0 if answer.finish_reason == "failed" else _measured(task, answer.text, example.target)
+            for answer, (_, example) in zip(answers, pairs, strict=True)
         ]
 
-    def _max_tokens(self, task: Task) -> int:
-        """Room for the longest target and a quarter more: what rambles on need not be read to its end."""
-        longest = max(len(self._engine.token_ids(example.target)) for example in task.examples)
-        return math.ceil(1.25 * longest) + 4
+    def _max_tokens(self, example: Example) -> int:
+        """Room for the target and a quarter more: what rambles on need not be read to its end."""
+        return math.ceil(1.25 * len(self._engine.token_ids(example.target))) + 4
 
 
 class LikelihoodScorer:
@@ -75,16 +95,39 @@ class LikelihoodScorer:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    @property
+    def base_model(self) -> str:
+        """The engine's identity."""
+        return self._engine.identity
+
     def identity(self, task: Task) -> str:
         """Base model and prompt form."""
         return _digest(["log_likelihood", self._engine.identity])
 
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
-        """``exp(mean log p)`` of each target, in (0, 1]."""
-        options = GenerationOptions(max_tokens=1)
-        requests = [_request(name, example, options) for name, example in pairs]
-        means = self._engine.log_likelihood(requests, [example.target for _, example in pairs])
-        return [math.exp(mean) for mean in means]
+        """``exp(mean log p)`` of each target, in [0, 1]; 0 where the model overflows.
+
+        Raises:
+            MappingError: an example is too long for the model.
+        """
+        requests = [GenerationRequest(example.messages, _mixture(name)) for name, example in pairs]
+        with _length_errors(task):
+            means = self._engine.log_likelihood(requests, [example.target for _, example in pairs])
+        return [math.exp(mean) if math.isfinite(mean) else 0.0 for mean in means]
+
+
+def _mixture(adapter: str) -> Mixture:
+    return Mixture({adapter: 1.0} if adapter else {})
+
+
+@contextmanager
+def _length_errors(task: Task) -> Iterator[None]:
+    try:
+        yield
+    except ContextLengthError as error:
+        raise MappingError(
+            f"an example of task {task.name!r} is too long: {error.message}", hint="shorten or remove it"
+        ) from error
 
 
 def _keep_on(task: Task, example: Example) -> Callable[[str], bool] | None:
@@ -95,18 +138,19 @@ def _keep_on(task: Task, example: Example) -> Callable[[str], bool] | None:
 
 def _measured(task: Task, answer: str, target: str) -> float:
     """The task's metric, which may be a user's function, as a finite number."""
-    score = float(task.score(answer, target))
+    try:
+        score = float(task.score(answer, target))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise MappingError(
+            f"the metric {task.metric} of task {task.name!r} failed: {type(error).__name__}: {error}",
+            hint=f"it must give a number for every answer, also for {answer[:80]!r}",
+        ) from error
     if not math.isfinite(score):
         raise MappingError(
             f"the metric {task.metric} of task {task.name!r} gave {score}",
             hint=f"it must give a finite number for every answer, also for {answer[:80]!r}",
         )
     return score
-
-
-def _request(adapter: str, example: Example, options: GenerationOptions) -> GenerationRequest:
-    mixture = Mixture({adapter: 1.0} if adapter else {})
-    return GenerationRequest(example.messages, mixture, options)
 
 
 def _digest(facts: list[object]) -> str:

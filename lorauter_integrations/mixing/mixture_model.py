@@ -24,8 +24,6 @@ from lorauter_integrations.mixing.weights import GIB, WeightCache
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
-KEPT_STACKS = 8
-
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
@@ -49,7 +47,9 @@ class MixtureModel:
         first = next(model.parameters())
         self.device: torch.device = first.device
         self.dtype: torch.dtype = first.dtype
-        self.weights = WeightCache(adapters, self.dtype, self.device, budget=budget)
+        # Half for single adapters, half for the sets of adapters that stand side by side.
+        self.weights = WeightCache(adapters, self.dtype, self.device, budget=budget // 2)
+        self._stack_budget = budget // 2
         self._stacks: OrderedDict[tuple[str, ...], Mapping[str, Stack]] = OrderedDict()
         self._hooks: dict[str, Any] = {}
         self._active = threading.local()
@@ -101,7 +101,7 @@ class MixtureModel:
         return _Plan({module: (stack, gates[stack.layout]) for module, stack in stacks.items()})
 
     def _stacked(self, names: tuple[str, ...]) -> Mapping[str, Stack]:
-        """Module -> factors of these adapters side by side; the last few sets of adapters are kept."""
+        """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
         if names in self._stacks:
             self._stacks.move_to_end(names)
             return self._stacks[names]
@@ -111,7 +111,7 @@ class MixtureModel:
                 blocks.setdefault(module, []).append((place, factors))
         stacks = {module: Stack.of(pairs) for module, pairs in blocks.items()}
         self._stacks[names] = stacks
-        if len(self._stacks) > KEPT_STACKS:
+        while len(self._stacks) > 1 and sum(map(_size, self._stacks.values())) > self._stack_budget:
             self._stacks.popitem(last=False)
         return stacks
 
@@ -126,11 +126,28 @@ class MixtureModel:
             if plan is None or name not in plan.parts:
                 return None
             stack, gates = plan.parts[name]
-            if gates.shape[0] not in (1, args[0].shape[0]):
-                raise EngineError(f"{gates.shape[0]} mixtures for a batch of {args[0].shape[0]} rows at {name}")
-            return output + low_rank_sum(args[0], stack, gates)
+            x = args[0]
+            if gates.shape[0] > 1:
+                gates = _gates_for(x, gates, name)
+            elif x.dim() == 2:
+                gates = gates[:, 0]
+            return output + low_rank_sum(x, stack, gates)
 
         return add_mixture
+
+
+def _size(stacks: Mapping[str, Stack]) -> int:
+    return sum(stack.a.nbytes + stack.b.nbytes for stack in stacks.values())
+
+
+def _gates_for(x: Tensor, gates: Tensor, name: str) -> Tensor:
+    """Each row's gate for (rows, length, inputs), or for modules that see (rows * length, inputs)."""
+    rows = gates.shape[0]
+    if x.dim() == 3 and x.shape[0] == rows:
+        return gates
+    if x.dim() == 2 and x.shape[0] % rows == 0:
+        return gates[:, 0].repeat_interleave(x.shape[0] // rows, dim=0)
+    raise EngineError(f"{rows} mixtures for an input of shape {tuple(x.shape)} at {name}")
 
 
 def base_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:

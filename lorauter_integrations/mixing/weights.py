@@ -73,6 +73,12 @@ class WeightCache:
 
     def _read(self, adapter: Adapter) -> AdapterWeights:
         try:
+            facts = adapter.weights_file.stat()
+            if (facts.st_size, facts.st_mtime_ns) != (adapter.size, adapter.changed):
+                raise PoolError(
+                    f"the weights of adapter {adapter.name!r} have changed since the pool was checked",
+                    hint="open the pool again; `lorauter map` measures what has changed",
+                )
             with safe_open(adapter.weights_file, framework="pt", device="cpu") as file:
                 return {
                     module: Factors(

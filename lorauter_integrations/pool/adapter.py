@@ -50,6 +50,7 @@ class Adapter:
         content_hash: of the weights file and of the settings that change the arithmetic.
         parts: module of the base model -> its LoRA.
         size: bytes of the weights file.
+        changed: when the weights file was last written, in nanoseconds.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Adapter:
     content_hash: str
     parts: Mapping[str, LowRankPart] = field(repr=False)
     size: int
+    changed: int = field(default=0, repr=False)
 
     @property
     def weights_file(self) -> Path:
@@ -85,7 +87,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise AdapterRefusedError(f"no {CONFIG}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterRefusedError(f"{CONFIG} cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise AdapterRefusedError(f"{CONFIG} is not a JSON object")

@@ -56,7 +56,9 @@ class AdapterPool(Mapping[str, Adapter]):
         if name in self._adapters:
             return self._adapters[name]
         if name in self.refused:
-            raise UnknownAdapterError(f"adapter {name!r} was refused: {self.refused[name]}")
+            raise UnknownAdapterError(
+                f"adapter {name!r} was refused: {self.refused[name]}", hint="see `lorauter pool check`"
+            )
         raise UnknownAdapterError(f"there is no adapter {name!r}", hint=f"the pool has {listing(self._adapters)}")
 
     def __contains__(self, name: object) -> bool:

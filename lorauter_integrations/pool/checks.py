@@ -180,4 +180,5 @@ def check_adapter(folder: Path, name: str, shapes: BaseShapes) -> Adapter:
     fits_the_base(parts, shapes)
     is_finite(file, header)
     base = str(config.get("base_model_name_or_path") or "")
-    return Adapter(name, folder, base, content_hash(file, config), parts, file.stat().st_size)
+    facts = file.stat()
+    return Adapter(name, folder, base, content_hash(file, config), parts, facts.st_size, facts.st_mtime_ns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.errors import (
     ConfigError,
     EncoderMismatchError,
+    MappingError,
     TaskError,
     TaskIndexError,
     UnknownTaskError,
     listing,
 )
-from lorauter_integrations.routing.encoder import Encoder, Vectors
+from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder
 from lorauter_integrations.routing.process_lock import ProcessLock
 from lorauter_integrations.task import Task
 
@@ -50,28 +51,26 @@ class TaskIndex:
     """The tasks of one Chroma collection, and the encoder that places texts among them.
 
     Args:
-        client: a Chroma client.
-        encoder: makes the vectors; checked against the one the collection was made with.
+        client: a Chroma client; left open by `close`, since it is the caller's.
+        encoder: makes the vectors; checked against the one the collection was made with. A LangChain
+            `Embeddings` or a LlamaIndex embedding will do.
         collection: name of the collection, 3 to 512 characters.
-        lock: held while the index is open.
 
     Raises:
         EncoderMismatchError: the stored vectors were made by another encoder.
         TaskIndexError: Chroma refuses.
     """
 
-    def __init__(
-        self, client: Any, encoder: Encoder, *, collection: str = "lorauter", lock: ProcessLock | None = None
-    ) -> None:
-        self._encoder = encoder
-        self._lock = lock
+    def __init__(self, client: Any, encoder: Any, *, collection: str = "lorauter") -> None:
+        self._encoder = as_encoder(encoder)
+        self._closing = ExitStack()
         with _chroma_errors("open the collection"):
             self._opened = client.get_or_create_collection(
                 collection,
                 configuration={"hnsw": {"space": "cosine", "ef_search": SEARCH_EFFORT, "ef_construction": 200}},
                 embedding_function=None,
             )
-        self._check_encoder()
+        self._check_collection()
 
     @classmethod
     def embedded(cls, folder: str | Path, encoder: Encoder, *, collection: str = "lorauter") -> TaskIndex:
@@ -84,15 +83,14 @@ class TaskIndex:
         import chromadb
 
         folder = Path(folder)
-        with _chroma_errors(f"open the folder {folder}"):
-            lock = ProcessLock(folder)
-        try:
+        with ExitStack() as opened:  # closes what was opened when a later step fails
             with _chroma_errors(f"open the folder {folder}"):
-                client = chromadb.PersistentClient(str(folder.resolve()), settings=_quiet_settings())
-            return cls(client, encoder, collection=collection, lock=lock)
-        except BaseException:
-            lock.release()
-            raise
+                opened.callback(ProcessLock(folder).release)
+                client: Any = chromadb.PersistentClient(str(folder.resolve()), settings=_quiet_settings())
+                opened.callback(client.close)
+            index = cls(client, encoder, collection=collection)
+            index._closing = opened.pop_all()
+        return index
 
     @classmethod
     def server(cls, url: str, encoder: Encoder, *, collection: str = "lorauter") -> TaskIndex:
@@ -107,7 +105,7 @@ class TaskIndex:
 
         host, port, secure = _parse(url)
         with _chroma_errors(f"reach the Chroma server {url}"):
-            client = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
+            client: Any = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
         return cls(client, encoder, collection=collection)
 
     @property
@@ -123,8 +121,9 @@ class TaskIndex:
     def close(self) -> None:
         """Let another process open the folder; this object can do nothing more."""
         self._opened = None
-        if self._lock:
-            self._lock.release()
+        # Chroma keeps what it has read of a folder until its client is closed: without that, this process
+        # would search an old index after another one has written.
+        self._closing.close()
 
     @property
     def _collection(self) -> Any:
@@ -191,8 +190,15 @@ class TaskIndex:
 
         Raises:
             UnknownTaskError: no such task.
+            MappingError: the task's examples or metric have changed since it was ranked.
         """
         self._require(ranking.task)
+        [facts] = self._read(ids=[ranking.task], include=["metadatas"])["metadatas"]
+        if facts["hash"] != ranking.task_hash:
+            raise MappingError(
+                f"task {ranking.task!r} was changed while it was mapped; its new examples have no ranking",
+                hint="run `lorauter map` again; the ledger answers what was asked before",
+            )
         with _chroma_errors("store a ranking"):
             self._collection.update(
                 ids=[ranking.task], metadatas=[{"mapped": True, "ranking": ranking.top(KEPT).to_json()}]
@@ -258,8 +264,11 @@ class TaskIndex:
 
     # ------------------------------------------------------------------ the encoder's identity
 
-    def _check_encoder(self) -> None:
-        """Compare the encoder by what it does, not by its name: the vector of a fixed text is stored."""
+    def _check_collection(self) -> None:
+        """The collection is ours, compares by cosine, and was made by this encoder.
+
+        The encoder is compared by what it does, not by its name: the vector of a fixed text is stored.
+        """
         probe = self._encoder.encode([PROBE])[0]
         stored = self._collection.metadata or {}
         if "lorauter_probe" not in stored:
@@ -268,6 +277,7 @@ class TaskIndex:
                     f"the collection {self._collection.name!r} holds records of another program",
                     hint="give the index a collection of its own",
                 )
+            _check_space(self._collection)
             facts = {"lorauter_schema": SCHEMA, "lorauter_encoder": self._encoder.name}
             with _chroma_errors("describe the collection"):
                 self._collection.modify(
@@ -287,6 +297,15 @@ def mean_vector(vectors: Vectors) -> Vectors:
     mean = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
     return np.asarray(mean / length if length else vectors[0], dtype=np.float32)
+
+
+def _check_space(collection: Any) -> None:
+    space = (collection.configuration.get("hnsw") or {}).get("space")
+    if space != "cosine":
+        raise TaskIndexError(
+            f"the collection {collection.name!r} compares by {space!r}, not by 'cosine'",
+            hint="give the index a collection of its own",
+        )
 
 
 def _compare(probe: Vectors, stored: list[float], name: str, stored_name: str) -> None:

@@ -13,7 +13,7 @@ from lorauter_integrations import (
 )
 from lorauter_integrations.engines.base import completion_of
 from lorauter_integrations.engines.loading import load_model, model_shapes, pick_device
-from lorauter_integrations.errors import ContextLengthError, ModelLoadError, UnknownAdapterError
+from lorauter_integrations.errors import ContextLengthError, EngineError, ModelLoadError, UnknownAdapterError
 from lorauter_integrations.mixing import base_shapes
 
 PROMPTS = ["Hi", "A rather longer prompt, so that rows differ in length", "x " * 30, "42?"]
@@ -237,3 +237,43 @@ def test_an_answer_is_ended_when_the_caller_says_so(pico_engine):
     assert (cut.text, cut.finish_reason) == (whole[:4], "stop")
     assert asked[-1] == whole[:4]
     assert beside.text == whole
+
+
+def test_a_target_longer_than_the_context_is_refused(pico_engine):
+    with pytest.raises(ContextLengthError, match=r"the answer of at least 1201 included"):
+        pico_engine.log_likelihood([request("Hi")], ["a" * 1200])
+
+
+@pytest.mark.parametrize("temperature", [1e-44, 1e-3, 1e6])
+def test_no_temperature_overflows(pico_engine, temperature):
+    assert answer(pico_engine, temperature=temperature, seed=1).usage.completion_tokens == 12
+
+
+def test_numbers_that_overflow_are_an_error_that_names_the_mixture(pico_engine):
+    huge = Mixture({"wide": 1e30})
+    with pytest.raises(EngineError, match=r"numbers overflowed under the mixture 1000.* wide"):
+        list(pico_engine.stream(request("Hi", huge)))
+    failed, fine = pico_engine.complete([request("Hi", huge), request("Hi")])
+    assert failed.finish_reason == "failed"
+    assert fine == answer(pico_engine)
+
+
+def test_a_damaged_model_is_one_error(tmp_path, pico_folder):
+    import shutil
+
+    shutil.copytree(pico_folder, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(ModelLoadError, match=r"base model .* cannot be loaded"):
+        load_model(str(tmp_path / "model"))
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF\x03\x00")
+    with pytest.raises(ModelLoadError, match=r"base model .*bad.gguf' cannot be loaded"):
+        load_model(str(tmp_path / "bad.gguf"))
+    with pytest.raises(ModelLoadError, match=r"there is no file .*none.gguf"):
+        load_model(str(tmp_path / "none.gguf"))
+
+
+def test_a_plain_dictionary_of_adapters_names_what_it_has():
+    engine = LocalEngine(pico_model(), pico_tokenizer(), {})
+    with pytest.raises(UnknownAdapterError, match=r"no adapter 'x'\nHint: the pool has none"):
+        engine.require(Mixture({"x": 1.0}))

@@ -124,3 +124,23 @@ def test_the_users_tokenizer_is_left_as_it_was():
     before = (tokenizer.padding_side, tokenizer.pad_token, tokenizer.chat_template)
     PromptRenderer(tokenizer).token_ids(CALLED, [WEATHER])
     assert (tokenizer.padding_side, tokenizer.pad_token, tokenizer.chat_template) == before
+
+
+def test_a_template_that_leaves_the_system_message_out_gets_it_in_the_first_user_turn():
+    silent = (
+        "{% for m in messages %}{% if m.role in ('user', 'assistant') %}"
+        "[{{ m.role }}]{{ m.content }}{% endif %}{% endfor %}"
+    )
+    text = rendered(silent, [Message("system", "Be kind."), Message("user", "Hi")])
+    assert text == "[user]Be kind.\n\nHi"
+
+
+def test_the_end_of_a_turn_is_what_the_template_writes():
+    assert PromptRenderer(pico_tokenizer()).end_of_turn == "<|im_end|>"
+    other = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<eot>\n{% endfor %}"
+    assert PromptRenderer(pico_tokenizer(other)).end_of_turn == "<eot>"
+
+
+def test_a_model_without_a_template_stops_before_it_writes_the_users_turn():
+    assert "\n\nUser:" in PromptRenderer(pico_tokenizer(None)).stop
+    assert PromptRenderer(pico_tokenizer()).stop == ()

@@ -23,6 +23,8 @@ import hashlib
 class HashScorer:
     """A score that anyone can compute again: from the adapter's and the example's text."""
 
+    base_model = "none"
+
     def __init__(self):
         self.asked = []
 
@@ -204,7 +206,7 @@ def test_a_scorers_identity_changes_with_what_decides_a_score(pico_engine):
     task = Task("t", "exact_match", [Example("q", "short")])
     others = [
         Task("t", "f1", task.examples),
-        Task("t", "exact_match", [Example("q", "a much longer target")]),
+        Task("t", never, task.examples),
     ]
     scorer = MetricScorer(pico_engine)
     ids = {scorer.identity(task), *map(scorer.identity, others), LikelihoodScorer(pico_engine).identity(task)}
@@ -230,6 +232,93 @@ def test_a_metric_that_gives_no_number_is_an_error(pico_engine):
     task = Task("t", never, [Example("q", "answer")])
     with pytest.raises(MappingError, match="metric test_matcher:never of task 't' gave nan"):
         MetricScorer(pico_engine).score(task, [("", task.examples[0])])
+
+
+def fails(answer, target):
+    return answer[10_000]
+
+
+def test_a_metric_that_fails_is_an_error_that_names_it(pico_engine):
+    task = Task("t", fails, [Example("q", "answer")])
+    with pytest.raises(MappingError, match=r"metric test_matcher:fails of task 't' failed: IndexError"):
+        MetricScorer(pico_engine).score(task, [("", task.examples[0])])
+
+
+def test_an_example_too_long_for_the_model_is_named_by_its_task(pico_engine):
+    task = Task("long", "exact_match", [Example("q" * 2000, "answer")])
+    for scorer in (MetricScorer(pico_engine), LikelihoodScorer(pico_engine)):
+        with pytest.raises(MappingError, match="example of task 'long' is too long: the prompt has 2019 tokens"):
+            scorer.score(task, [("", task.examples[0])])
+
+
+def test_a_metric_whose_code_changes_is_asked_again(pico_engine, tmp_path, monkeypatch):
+    import importlib
+    import sys
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    ids = []
+    for value in (0.0, 1.0):
+        (tmp_path / "my_metric.py").write_text(
+            f"def score(answer, target):\n    return {value} # {'x' * int(value)}\n"
+        )
+        sys.modules.pop("my_metric", None)
+        importlib.invalidate_caches()
+        __import__("linecache").clearcache()
+        task = Task("t", "my_metric:score", [Example("q", "answer")])
+        ids.append(MetricScorer(pico_engine).identity(task))
+    assert ids[0] != ids[1]
+
+
+def test_an_adapter_that_overflows_scores_zero_and_cannot_win(tmp_path):
+    from conftest import make_adapter, pico_model, pico_tokenizer
+    from safetensors.torch import load_file, save_file
+
+    from lorauter_integrations import AdapterPool, LocalEngine
+    from lorauter_integrations.mixing import base_shapes
+
+    make_adapter(tmp_path / "aaa", target_modules=["up_proj", "down_proj"])
+    weights = tmp_path / "aaa" / "adapter_model.safetensors"
+    save_file({name: value * 1e18 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    engine = LocalEngine(pico_model(), pico_tokenizer(), AdapterPool.from_folder(tmp_path, base_shapes(pico_model())))
+    task = Task("t", "f1", [Example("q", "answer")])
+    for scorer in (MetricScorer(engine), LikelihoodScorer(engine)):
+        assert scorer.score(task, [("aaa", task.examples[0])]) == [0.0]
+        [ranking] = Matcher(scorer).match([task], engine.adapters)
+        assert ranking.best.is_base
+
+
+def test_copies_of_an_adapter_and_of_an_example_are_asked_once():
+    scorer, twins = HashScorer(), pool(2)
+    twins["twin"] = Adapter("twin", Path("nowhere"), "", "hash00", {}, 0)
+    example = Example("question", "answer")
+    list(Matcher(scorer).match([Task("t", "f1", [example, example, Example("other", "x")])], twins))
+    assert len(scorer.asked) == 3 * 2  # base, hash00 and hash01, each on two different examples
+
+
+def test_a_score_that_is_no_number_never_enters_the_ledger(tmp_path):
+    ledger = Ledger(tmp_path / "l")
+    with pytest.raises(MappingError, match="not a finite number"):
+        ledger.record([Key("s", "a", "e")], [float("nan")])
+    assert len(ledger) == 0
+    assert not (tmp_path / "l").exists()
+
+
+def test_a_failed_write_leaves_the_ledger_readable(tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "l")
+    ledger.record([Key("s", "a", "e")], [1.0])
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MappingError, match=r"cannot be written: .*No space left"):
+        ledger.record([Key("s", "b", "e")], [1.0])
+    monkeypatch.undo()
+    assert ledger.get(Key("s", "b", "e")) is None
+    assert len(Ledger(tmp_path / "l")) == 1
+    ledger.record([Key("s", "c", "e")], [0.5])
+    assert Ledger(tmp_path / "l").get(Key("s", "c", "e")) == 0.5
 
 
 def _request(engine, text, adapters):

@@ -61,7 +61,7 @@ def test_a_wrong_number_of_mixtures_is_refused(pico_pool):
     mixture_model = MixtureModel(pico_model(), pico_pool)
     rows = [Mixture({"plain": 1.0}), Mixture({"wide": 1.0})]
     with (
-        pytest.raises(EngineError, match="2 mixtures for a batch of 3 rows"),
+        pytest.raises(EngineError, match=r"2 mixtures for an input of shape \(3, 12, 32\) at model.layers.0"),
         mixture_model.rows(rows),
         torch.inference_mode(),
     ):
@@ -110,3 +110,56 @@ def test_fingerprints_tell_models_apart():
 def test_the_empty_mixture_cannot_be_fused(pico_pool, tmp_path):
     with pytest.raises(OptionError, match="nothing to write"):
         write_fused(Mixture(), pico_pool, tmp_path)
+
+
+def test_modules_that_see_all_rows_tokens_as_one_list_mix_too(tmp_path):
+    """OPT's fully connected layers are given (rows * length, inputs)."""
+    from conftest import make_adapter
+    from peft import PeftModel
+    from transformers import OPTConfig, OPTForCausalLM
+
+    from lorauter_integrations import AdapterPool
+    from lorauter_integrations.mixing import base_shapes
+
+    def opt():
+        torch.manual_seed(0)
+        facts = {"hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+        return OPTForCausalLM(OPTConfig(vocab_size=258, word_embed_proj_dim=32, **facts)).eval()
+
+    for seed, name in enumerate(("one", "two")):
+        make_adapter(tmp_path / name, model=opt(), seed=seed, target_modules=["fc1", "fc2", "q_proj"])
+    mixture_model = MixtureModel(opt(), AdapterPool.from_folder(tmp_path, base_shapes(opt())))
+    ids = torch.arange(14).reshape(2, 7)
+    with mixture_model.rows([Mixture({"one": 1.0}), Mixture({"two": 1.0})]), torch.inference_mode():
+        ours = mixture_model.model(input_ids=ids).logits
+    for row, name in enumerate(("one", "two")):
+        reference = PeftModel.from_pretrained(opt(), str(tmp_path / name)).eval()
+        with torch.inference_mode():
+            expected = reference(input_ids=ids[row : row + 1]).logits
+        torch.testing.assert_close(ours[row : row + 1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_file_that_changed_since_the_check_is_not_used(tmp_path, pico_pool_folder):
+    import shutil
+
+    from conftest import make_adapter
+
+    from lorauter_integrations import AdapterPool
+    from lorauter_integrations.mixing import base_shapes
+
+    shutil.copytree(pico_pool_folder / "plain", tmp_path / "plain")
+    pool = AdapterPool.from_folder(tmp_path, base_shapes(pico_model()))
+    make_adapter(tmp_path / "plain", seed=9, r=8, lora_alpha=64)
+    with pytest.raises(PoolError, match="weights of adapter 'plain' have changed since the pool was checked"):
+        logits(MixtureModel(pico_model(), pool), Mixture({"plain": 1.0}))
+
+
+def test_sets_of_adapters_are_kept_within_the_budget(pico_pool):
+    budget = 2 * sum(sum(p.rank * (p.inputs + p.outputs) * 4 for p in a.parts.values()) for a in pico_pool.values())
+    mixture_model = MixtureModel(pico_model(), pico_pool, budget=budget)
+    names = list(pico_pool)
+    for first in names:
+        for second in names:
+            logits(mixture_model, Mixture({first: 0.5, second: 0.6}))
+    held = sum(s.a.nbytes + s.b.nbytes for stacks in mixture_model._stacks.values() for s in stacks.values())
+    assert 0 < held <= budget // 2

@@ -149,9 +149,9 @@ def test_chosen_task_must_exist(index):
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"], ids=["empty", "blank"])
-def test_empty_text_cannot_be_routed(router, text):
+def test_empty_text_cannot_be_routed(index, text):
     with pytest.raises(RoutingError, match=r"(?s)an empty text cannot be routed.*Hint: send a message"):
-        router.route(text)
+        TaskRouter(index).route(text)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from lorauter_integrations import AdapterScore, Example, Ranking, Task, TaskInde
 from lorauter_integrations.errors import (
     ConfigError,
     EncoderMismatchError,
+    MappingError,
     TaskError,
     TaskIndexError,
     UnknownTaskError,
@@ -61,7 +62,7 @@ def test_removed_task_is_gone_with_its_ranking(index):
         lambda index: index.get("c"),
         lambda index: index.remove("c"),
         lambda index: index.ranking("c"),
-        lambda index: index.set_ranking(Ranking("c", "h", "s", (AdapterScore("", "", 0.0, 1),), 1)),
+        lambda index: index.set_ranking(Ranking("c", "h", "b", "s", (AdapterScore("", "", 0.0, 1),), 1)),
     ],
     ids=["get", "remove", "ranking", "set_ranking"],
 )
@@ -101,7 +102,9 @@ def test_ranking_is_dropped_when_the_examples_change(index):
 def test_stored_ranking_has_the_best_twenty_and_the_base_model(index):
     index.add([task("a")])
     scores = [AdapterScore(f"a{place:02}", "h", 1 - place / 100, 3) for place in range(40)]
-    ranking = Ranking("a", "h", "f1", (*scores[:30], AdapterScore("", "", 0.7, 3), *scores[30:]), 123)
+    ranking = Ranking(
+        "a", index.get("a").content_hash, "b", "f1", (*scores[:30], AdapterScore("", "", 0.7, 3), *scores[30:]), 123
+    )
     index.set_ranking(ranking)
     kept = index.ranking("a")
     assert [score.adapter for score in kept.scores] == [f"a{place:02}" for place in range(20)] + [""]
@@ -145,7 +148,7 @@ def test_nearest_of_a_thousand_tasks_are_the_exact_ones(tmp_path):
     index = TaskIndex(client, encoder)
     names = [f"t{place}" for place in range(1000)]
     index.add([task(name, name[1:]) for name in names])
-    rankings = [Ranking(name, "h", "s", (AdapterScore("", "", 0.0, 1),), 1) for name in names]
+    rankings = [Ranking(name, "h", "b", "s", (AdapterScore("", "", 0.0, 1),), 1) for name in names]
     # As `set_ranking` stores them, in one call in place of a thousand.
     records = client.get_collection("lorauter", embedding_function=None)
     records.update(names, metadatas=[{"mapped": True, "ranking": ranking.to_json()} for ranking in rankings])
@@ -322,3 +325,54 @@ def test_two_tasks_of_one_name_in_one_call_are_refused_by_name(index):
     with pytest.raises(TaskError, match="two of the tasks to add are named 'same'"):
         index.add(twins)
     assert index.names() == []
+
+
+def test_a_ranking_of_a_task_that_changed_meanwhile_is_refused(index):
+    index.add([task("a")])
+    old = index.get("a")
+    index.add([Task("a", "f1", [Example("other", "examples")])])
+    late = Ranking("a", old.content_hash, "b", "s", (AdapterScore("x", "h", 1.0, 1), AdapterScore("", "", 0.0, 1)), 2)
+    with pytest.raises(MappingError, match="task 'a' was changed while it was mapped"):
+        index.set_ranking(late)
+    assert index.ranking("a") is None
+
+
+def test_what_another_process_wrote_is_searched_after_reopening(tmp_path, encoder):
+    """Chroma keeps a folder's index in memory until its client is closed."""
+    with TaskIndex.embedded(tmp_path / "i", encoder) as first:
+        first.add([task("a")])
+        set_winner(first, "a", "x", "h")
+        assert [found.task for found in first.nearest("a", 3)] == ["a"]
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2]);"
+        "from conftest import WordEncoder, set_winner;"
+        "from lorauter_integrations import Example, Task, TaskIndex;"
+        "index = TaskIndex.embedded(sys.argv[1], WordEncoder());"
+        "index.add([Task('b', 'f1', [Example('quite different words', 'x')])]);"
+        "set_winner(index, 'b', 'y', 'h'); index.close()"
+    )
+    tests = str(Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "i"), tests], check=True)
+    with TaskIndex.embedded(tmp_path / "i", encoder) as again:
+        assert again.nearest("quite different words", 1)[0].task == "b"
+        assert {found.task for found in again.nearest("a", 3)} == {"a", "b"}
+
+
+def test_a_collection_that_compares_otherwise_is_refused(tmp_path, encoder):
+    client = chromadb.PersistentClient(str(tmp_path))
+    client.create_collection("lorauter", configuration={"hnsw": {"space": "l2"}})
+    with pytest.raises(TaskIndexError, match="compares by 'l2', not by 'cosine'"):
+        TaskIndex(client, encoder)
+    client.close()
+
+
+def test_a_langchain_embedding_is_an_encoder(tmp_path):
+    from langchain_core.embeddings import DeterministicFakeEmbedding
+
+    client = chromadb.PersistentClient(str(tmp_path))
+    index = TaskIndex(client, DeterministicFakeEmbedding(size=8))
+    index.add([task("a")])
+    assert index.names() == ["a"]
+    index.close()
+    assert client.heartbeat()  # a caller's client stays open
+    client.close()
