@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM = false
 # Two threads that spin while another process has their core are ten times slower than two that sleep.
 export OMP_WAIT_POLICY = passive
 
-# CPU-only torch unless the machine has an NVIDIA GPU, or TORCH says otherwise (TORCH="torch").
+# One pinned torch unless the machine has an NVIDIA GPU; TORCH="..." takes any other (see README).
 TORCH ?= $(if $(shell command -v nvidia-smi 2>/dev/null && nvidia-smi -L 2>/dev/null),torch,torch==2.13.0)
 
 .PHONY: help install demo test lint bench docs clean

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -108,6 +108,7 @@ def main() -> None:
     parser.add_argument("--targets", choices=TARGETS, default="all")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--longest", type=int, default=400, help="rows with more tokens than this are left out")
+    parser.add_argument("--start-from", type=Path, help="an adapter to train further; rank and targets are its own")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -117,7 +118,12 @@ def main() -> None:
     config = LoraConfig(
         r=args.rank, lora_alpha=2 * args.rank, target_modules=TARGETS[args.targets], task_type="CAUSAL_LM"
     )
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16), config)
+    base = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
+    if args.start_from:
+        model = PeftModel.from_pretrained(base, str(args.start_from), is_trainable=True)
+        config = model.peft_config["default"]
+    else:
+        model = get_peft_model(base, config)
     facts = train(model, data, args.seconds, args.lr, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().to(torch.bfloat16).contiguous() for k, v in get_peft_model_state_dict(model).items()}

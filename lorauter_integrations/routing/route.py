@@ -56,7 +56,7 @@ class Route:
         """The route as JSON-able values, as it goes into a response's metadata."""
         return {
             "tasks": [asdict(match) for match in self.matches],
-            "adapters": dict(self.mixture),
+            "adapters": dict(self.mixture.by_weight()),
             "abstained": self.abstained,
             "reason": self.reason,
         }

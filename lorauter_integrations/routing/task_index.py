@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +217,7 @@ class TaskIndex:
                 include=["metadatas", "distances"],
             )
         rows = zip(found["ids"][0], found["distances"][0], found["metadatas"][0], strict=True)
-        near = [Neighbour(name, 1.0 - gap, Ranking.from_json(facts["ranking"])) for name, gap, facts in rows]
+        near = [Neighbour(name, 1.0 - gap, _ranking(facts)) for name, gap, facts in rows]
         return sorted(near, key=lambda match: (-round(match.similarity, 6), match.task))
 
     def names(self) -> list[str]:
@@ -247,12 +247,12 @@ class TaskIndex:
         """
         self._require(name)
         [facts] = self._read(ids=[name], include=["metadatas"])["metadatas"]
-        return Ranking.from_json(facts["ranking"]) if facts["mapped"] else None
+        return _ranking(facts) if facts["mapped"] else None
 
     def adapter_map(self) -> AdapterMap:
         """The rankings of all mapped tasks."""
         stored = self._read(where={"mapped": True}, include=["metadatas"])["metadatas"]
-        return AdapterMap([Ranking.from_json(facts["ranking"]) for facts in stored])
+        return AdapterMap([_ranking(facts) for facts in stored])
 
     def _require(self, name: str) -> None:
         if not self._read(ids=[name], include=[])["ids"]:
@@ -297,6 +297,16 @@ def mean_vector(vectors: Vectors) -> Vectors:
     mean = vectors.mean(axis=0)
     length = float(np.linalg.norm(mean))
     return np.asarray(mean / length if length else vectors[0], dtype=np.float32)
+
+
+def _ranking(facts: Mapping[str, Any]) -> Ranking:
+    try:
+        return Ranking.from_json(facts["ranking"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise TaskIndexError(
+            f"a stored ranking cannot be read: {type(error).__name__}: {error}",
+            hint="another version of this package wrote it; use a new collection, or run `lorauter map` again",
+        ) from error
 
 
 def _check_space(collection: Any) -> None:
