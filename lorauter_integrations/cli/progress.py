@@ -24,20 +24,21 @@ class MappingBar:
             BarColumn(20),
             TaskProgressColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
         )
         self._line = self._bar.add_task("loading the model", total=None)
         self._state: MappingProgress | None = None
         self._said = -1
 
     def __enter__(self) -> MappingBar:
-        self._bar.start()
+        if self._console.is_terminal:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
         if kind is KeyboardInterrupt:
             answered = self._state.answered if self._state else 0
             errors.print(f"stopped; {answered} answers are kept, the same command goes on from there")
