@@ -42,13 +42,14 @@ def test_each_step_of_the_chain_goes_to_its_own_task_and_is_answered_right(demo)
         "sql": "text_to_sql",
         "describe": "data_to_text",
     }
-    assert answers["repair"].text == "The mayor of Lisbon opened a new ferry terminal on Friday."
-    assert answers["topic"].text == "world"
+    assert "Microsoft will open a new office in Berlin on Monday" in answers["repair"].text
+    assert answers["topic"].text == "technology"
     assert answers["sentiment"].text == "negative"
     assert answers["sql"].text == "SELECT COUNT(*) FROM bookings WHERE price > 90"
-    assert "Lisbon (place)" in answers["entities"].text
-    better = [step for step, answer in answers.items() if answer.text.strip() != answer.base.strip()]
-    assert len(better) == 6
+    assert "Microsoft (organisation)" in answers["entities"].text
+    assert "Anchor Bar" in answers["describe"].text
+    right = {"repair": "Berlin", "topic": "technology", "sentiment": "negative", "sql": "SELECT COUNT(*)"}
+    assert not any(answers[step].base.strip().startswith(text) for step, text in right.items())
 
 
 def test_the_query_engine_answers_through_the_passage_qa_adapter_and_beats_the_base_model(demo):

@@ -12,7 +12,7 @@ from show import console, show_step
 
 from lorauter_integrations.langchain import ChatLoRAuter
 
-REQUESTS = ("What is the weather in Lisbon?", "What is the status of order 48213?")
+REQUESTS = ("What is the weather in Lisbon?", "Where is my order 48213?")
 
 
 @tool

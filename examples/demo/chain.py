@@ -11,7 +11,7 @@ from show import show_step
 
 from lorauter_integrations.langchain import ChatLoRAuter
 
-DICTATED = "the mayor of lisbon opened a new ferry terminal on friday"
+DICTATED = "microsoft will open a new office in berlin on monday says president maria lopez"
 STEPS = {
     "repair": "Restore capitals and punctuation: {dictated}",
     "topic": "Classify the news item by topic.\n{repair}\nOptions:\n* world\n* sports\n* business\n* technology",
