@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -327,7 +328,7 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
     step: asyncio.Future[Any] | None = None
     try:
         while True:
-            step = asyncio.ensure_future(loop.run_in_executor(None, next, items, _END))
+            step = asyncio.ensure_future(loop.run_in_executor(_threads, next, items, _END))
             item = await asyncio.shield(step)
             if item is _END:
                 return
@@ -340,6 +341,8 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
             step.add_done_callback(lambda _: close())
 
 
+# asyncio's own pool has 6 threads on a machine with 2 cores; a conversation waits in one for its next token.
+_threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lorauter")
 _END: Any = object()
 _opening = threading.Lock()
 _engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()

@@ -7,19 +7,23 @@ forward pass, so a caller decides between two steps whether to go on.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from lorauter_integrations.engines.text_stream import TextStream
 from lorauter_integrations.generation import Completion, FinishReason, GenerationOptions, Usage
 from lorauter_integrations.mixing import MixtureModel
 from lorauter_integrations.mixture import Mixture
+
+WORTH_TRIMMING = 16  # tokens of padding that every row has
 
 
 class Sampler:
@@ -152,17 +156,70 @@ class DecodingBatch:
             )
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
+    def absorb(self, other: DecodingBatch) -> bool:
+        """Take in another batch's rows; both have been read, and each row keeps its own positions.
+
+        The shorter cache is padded on the left with entries that the mask hides.
+
+        Returns:
+            False when the model's cache is of a kind that cannot be padded (sliding windows); nothing is done.
+        """
+        if not (_is_plain(self._cache) and _is_plain(other._cache)):
+            return False
+        longest = max(self._mask.shape[1], other._mask.shape[1])
+        for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            ours.keys = torch.cat([_on_the_left(ours.keys, longest - 1), _on_the_left(theirs.keys, longest - 1)])
+            ours.values = torch.cat(
+                [_on_the_left(ours.values, longest - 1), _on_the_left(theirs.values, longest - 1)]
+            )
+        masks = [pad(batch._mask, (longest - batch._mask.shape[1], 0)) for batch in (self, other)]
+        self._mask = torch.cat(masks)
+        self._next = torch.cat([self._next, other._next])
+        self._padded = bool((self._mask == 0).any())
+        self.live += other.live
+        return True
+
+    def drop(self, gone: Collection[int]) -> None:
+        """Let rows go before they are done, by the `id` of the row."""
+        stay = [place for place, row in enumerate(self.live) if id(row) not in gone]
+        if len(stay) < len(self.live):
+            self._next = self._next[stay]
+            self._keep(stay)
+
     def _advance(self, chosen: list[int]) -> None:
         """Append the chosen tokens and let finished rows leave."""
         stay = [place for place, row in enumerate(self.live) if row.finish_reason is None]
-        if len(stay) < len(self.live):
-            self.live = [self.live[place] for place in stay]
-            keep = torch.tensor(stay, device=self._model.device, dtype=torch.long)
-            self._mask = self._mask[keep]
-            if stay:
-                self._cache.batch_select_indices(keep)
         self._next = torch.tensor([[chosen[place]] for place in stay], device=self._model.device, dtype=torch.long)
+        if len(stay) < len(self.live):
+            self._keep(stay)
         self._mask = torch.cat([self._mask, self._mask.new_ones(len(stay), 1)], dim=1)
+
+    def _keep(self, stay: list[int]) -> None:
+        """Keep the rows in these places, in mask and cache."""
+        self.live = [self.live[place] for place in stay]
+        keep = torch.tensor(stay, device=self._model.device, dtype=torch.long)
+        self._mask = self._mask[keep]
+        if stay:
+            self._cache.batch_select_indices(keep)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Cut off the left padding that no row needs any more, once it is worth the copy."""
+        first = int(self._mask.any(dim=0).int().argmax())
+        if first >= WORTH_TRIMMING and _is_plain(self._cache):
+            self._mask = self._mask[:, first:]
+            for layer in self._cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, first:], layer.values[:, :, first:]
+        self._padded = bool((self._mask == 0).any())
+
+
+def _is_plain(cache: Any) -> bool:
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def _on_the_left(states: Tensor, length: int) -> Tensor:
+    """Zeros before the states. *Shape:* ``(rows, heads, length, size)``."""
+    return pad(states, (0, 0, length - states.shape[2], 0))
 
 
 def _cache_argument(model: Any) -> str:

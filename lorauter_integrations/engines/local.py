@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ from typing import Any
 import torch
 
 from lorauter_integrations.engines.base import Engine
-from lorauter_integrations.engines.decoding import DecodingBatch, Row, Sampler, left_padded
+from lorauter_integrations.engines.decoding import Row, Sampler, left_padded
 from lorauter_integrations.engines.loading import load_model
 from lorauter_integrations.engines.prompts import PromptRenderer
+from lorauter_integrations.engines.scheduler import Scheduler
 from lorauter_integrations.engines.text_stream import TextStream
 from lorauter_integrations.errors import ContextLengthError, EngineError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
@@ -28,7 +28,7 @@ BATCH_ROWS = 32
 class LocalEngine(Engine):
     """A transformers model and a pool of adapters.
 
-    Threads take turns at the model, one decode step each, so that no stream waits for another's end.
+    Requests of all threads are written together, in one forward pass a step; see `Scheduler`.
 
     Args:
         model: a causal language model of transformers.
@@ -56,8 +56,7 @@ class LocalEngine(Engine):
         self._prompts = PromptRenderer(tokenizer)
         self._name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
         self._batch_rows = batch_rows
-        self._turn = threading.Lock()
-        self._end_tokens = _end_tokens(model, tokenizer)
+        self._scheduler = Scheduler(self._mixtures, _end_tokens(model, tokenizer), most_rows=batch_rows)
         prompt_form = hashlib.sha256(self._prompts.identity.encode()).hexdigest()[:8]
         self._identity = f"{fingerprint(model)}-{prompt_form}"
 
@@ -127,14 +126,13 @@ class LocalEngine(Engine):
 
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
         """Write one answer piece by piece; see `Engine.stream`."""
-        return _raise_failures(self._run([self._row(request)]), request.mixture)
+        return self._deltas(self._row(request))
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Write whole answers, up to `batch_rows` at a time in one forward pass."""
         rows = [self._row(request) for request in requests]
-        for start in range(0, len(rows), self._batch_rows):
-            for _ in self._run(rows[start : start + self._batch_rows]):
-                pass
+        for _ in self._scheduler.write(rows):
+            pass
         return [row.completion for row in rows]
 
     def log_likelihood(self, requests: Sequence[GenerationRequest], targets: Sequence[str]) -> list[float]:
@@ -148,7 +146,7 @@ class LocalEngine(Engine):
         for start in range(0, len(prompts), self._batch_rows):
             part = slice(start, start + self._batch_rows)
             mixtures = [request.mixture for request in requests[part]]
-            with self._turn:
+            with self._scheduler.turn:
                 scores += self._batch_likelihood(prompts[part], answers[part], mixtures)
         return scores
 
@@ -173,16 +171,15 @@ class LocalEngine(Engine):
         chances = logits.gather(2, chosen[..., None])[..., 0] - logits.logsumexp(-1)
         return [float(row[-len(answer) :].mean()) for row, answer in zip(chances, answers, strict=True)]
 
-    def _run(self, rows: list[Row]) -> Iterator[Delta]:
-        """Decode rows together; yields the text of each step, and each row's completion when it is done."""
-        batch = DecodingBatch(self._mixtures, rows, self._end_tokens)
-        while batch.live:
-            with self._turn:
-                pieces = batch.step()
-            for row, piece in pieces:
-                done = row.completion if row.finish_reason else None
-                if piece or done:
-                    yield Delta(piece, done)
+    def _deltas(self, row: Row) -> Iterator[Delta]:
+        for _, piece in self._scheduler.write([row]):
+            yield Delta(piece)
+        if row.finish_reason == "failed":
+            raise EngineError(
+                f"the model's numbers overflowed under the mixture {row.mixture}",
+                hint="an adapter's weights or scaling are too large; `lorauter map` would give it a score of 0",
+            )
+        yield Delta("", row.completion)
 
     def _row(self, request: GenerationRequest) -> Row:
         self.require(request.mixture)
@@ -206,16 +203,6 @@ class LocalEngine(Engine):
     def _end_of_turn(self) -> list[int]:
         end = self._tokenizer.eos_token_id
         return [] if end is None else [int(end)]
-
-
-def _raise_failures(deltas: Iterator[Delta], mixture: Mixture) -> Iterator[Delta]:
-    for delta in deltas:
-        if delta.completion and delta.completion.finish_reason == "failed":
-            raise EngineError(
-                f"the model's numbers overflowed under the mixture {mixture}",
-                hint="an adapter's weights or scaling are too large; `lorauter map` would give it a score of 0",
-            )
-        yield delta
 
 
 def display_name(location: str) -> str:

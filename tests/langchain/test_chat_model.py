@@ -272,3 +272,23 @@ def written_by(text):
     done = Completion(text, "stop", Usage(1, 1))
     deltas = [*(Delta(c) for c in text), Delta("", done)]
     return (chunk.message for delta in deltas for chunk in writer.chunks(delta))
+
+
+def test_batch_and_gather_share_their_forward_passes(llm):
+    steps = []
+    hook = llm.lorauter.engine.mixtures.model.register_forward_hook(lambda *_: steps.append(1))
+    prompts = [f"name a colour {n}" if n % 2 else f"add the numbers {n}" for n in range(8)]
+    alone = [llm.invoke(prompt, max_tokens=25).content for prompt in prompts]
+    serial, steps[:] = len(steps), []
+    assert [m.content for m in llm.batch(prompts, max_tokens=25)] == alone
+    batched, steps[:] = len(steps), []
+
+    async def gather():
+        return await asyncio.gather(*(llm.ainvoke(prompt, max_tokens=25) for prompt in prompts))
+
+    assert [m.content for m in asyncio.run(gather())] == alone
+    gathered = len(steps)
+    hook.remove()
+    assert serial == 8 * 25
+    assert batched < serial / 2
+    assert gathered < serial / 2

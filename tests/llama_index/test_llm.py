@@ -148,3 +148,16 @@ def test_an_image_is_refused_by_its_block(llm):
 
 def test_copies_share_the_engine(llm):
     assert llm.model_copy(deep=True).lorauter is llm.lorauter
+
+
+def test_gathered_calls_share_their_forward_passes(llm):
+    steps = []
+    hook = llm.lorauter.engine.mixtures.model.register_forward_hook(lambda *_: steps.append(1))
+
+    async def gather():
+        return await asyncio.gather(*(llm.achat(MESSAGES, max_tokens=25) for _ in range(4)))
+
+    texts = {answer.message.content for answer in asyncio.run(gather())}
+    hook.remove()
+    assert texts == {llm.chat(MESSAGES, max_tokens=25).message.content}
+    assert len(steps) < 60  # one after the other: 100
