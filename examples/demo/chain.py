@@ -11,7 +11,7 @@ from show import show_step
 
 from lorauter_integrations.langchain import ChatLoRAuter
 
-DICTATED = "microsoft will open a new office in berlin on monday says president maria lopez"
+DICTATED = "microsoft opened an office in berlin and google opened an office in madrid on monday"
 STEPS = {
     "repair": "Restore capitals and punctuation: {dictated}",
     "topic": "Classify the news item by topic.\n{repair}\nOptions:\n* world\n* sports\n* business\n* technology",

@@ -9,6 +9,7 @@ scaling eight times too large, and near-copies at half strength. Same seed, same
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
 import re
@@ -121,7 +122,9 @@ def fill(pool: Path, contestants: int, seed: int = 0) -> tuple[int, int]:
     real = sorted(file.parent for file in pool.glob(f"*/{CONFIG}"))
     wanted = {f"{kind}-{number:02d}" for number in range(100) for kind in KINDS}
     names = sorted(wanted, key=lambda name: (name.rpartition("-")[2], name))[: max(0, contestants - len(real))]
-    if generated.is_dir() and {folder.name for folder in generated.iterdir()} == {*names, *BROKEN}:
+    made_from = hashlib.sha256(b"".join((folder / WEIGHTS).read_bytes() for folder in real)).hexdigest()
+    stamp = generated / "made_from"
+    if stamp.is_file() and stamp.read_text() == f"{made_from} {seed}":
         return len(names), len(BROKEN)
     fresh = pool.parent / "generated.tmp"  # renamed when complete, so that an interrupted run leaves no half pool
     for folder in (fresh, generated):
@@ -133,6 +136,7 @@ def fill(pool: Path, contestants: int, seed: int = 0) -> tuple[int, int]:
         write(fresh / name, tensors, config)
     for name, make in BROKEN.items():
         make(fresh / name, *read(chance.choice(real)))
+    (fresh / "made_from").write_text(f"{made_from} {seed}")
     fresh.rename(generated)
     return len(names), len(BROKEN)
 
