@@ -176,7 +176,7 @@ class Settings(BaseSettings):
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(
             f"there is no settings file {file}",
@@ -184,6 +184,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}", hint="it must be a TOML file in UTF-8") from error
+    return values
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
