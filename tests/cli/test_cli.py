@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import make_adapter
@@ -173,3 +174,31 @@ def test_the_installed_command_answers():
     from lorauter_integrations import __version__
 
     assert done.stdout.strip() == f"lorauter {__version__}"
+
+
+def test_a_map_command_killed_in_the_middle_goes_on_and_ends_with_the_same_map(place, lorauter):
+    """A real process, a real SIGKILL; the ledger shows that no question was answered twice."""
+    lines = [json.dumps({"input": f"name colour number {i}" + " x" * i, "target": f"shade {i}"}) for i in range(24)]
+    (place / "tasks" / "colours" / "validation.jsonl").write_text("\n".join(lines))
+    with (place / "lorauter.toml").open("a") as settings:
+        settings.write('[index]\npath = "state/index"\n')
+    text = (place / "lorauter.toml").read_text().replace("[mapping]\n", "[mapping]\nbatch = 2\n")
+    (place / "lorauter.toml").write_text(text)
+    assert lorauter("tasks", "add", "tasks")[0] == 0
+    ledger = place / ".lorauter" / "ledger.jsonl"
+    command = [sys.executable, "-c", "from lorauter_integrations.cli import main; main()", "map", "--json"]
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not ledger.exists() or ledger.read_text().count("\n") < 5:
+        assert killed.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    killed.kill()
+    killed.wait()
+    answered = ledger.read_text().count("\n")
+    resumed = json.loads(lorauter("map", "--json")[1])
+    rows = [row for line in ledger.read_text().splitlines() for row in json.loads(line)]
+    assert len(rows) == len({tuple(row[:3]) for row in rows}) == sum(row["questions"] for row in resumed)
+    ledger.rename(place / "first-ledger.jsonl")
+    assert json.loads(lorauter("map", "--json")[1]) == resumed
+    assert 5 <= answered < ledger.read_text().count("\n")
