@@ -128,7 +128,8 @@ class DecodingBatch:
     def step(self) -> list[tuple[Row, str]]:
         """One forward pass: each live row gets a token. Returns every row's new text."""
         logits = self._forward()
-        greedy, finite = logits.argmax(dim=-1).tolist(), logits.amax(dim=-1).isfinite().tolist()
+        highest, likeliest = logits.max(dim=-1)
+        greedy, finite = likeliest.tolist(), highest.isfinite().tolist()
         pieces, chosen = [], []
         for place, row in enumerate(self.live):
             if not finite[place]:

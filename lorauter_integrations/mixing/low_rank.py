@@ -79,6 +79,17 @@ def gate(weights: Tensor, layout: Sequence[tuple[int, int, float]], like: Tensor
     return wide[:, None, :].to(like.device, like.dtype)
 
 
-def low_rank_sum(x: Tensor, stack: Stack, gates: Tensor) -> Tensor:
-    """``B (g * (A x))``. *Shape:* x ``(rows, length, inputs)`` to ``(rows, length, outputs)``."""
-    return linear(linear(x, stack.a) * gates, stack.b)
+def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, gates: Tensor | None) -> Tensor:
+    """``y + B (g * (A x))``, the last product and the sum in one operation.
+
+    Args:
+        y: *Shape:* ``(..., outputs)``.
+        x: *Shape:* ``(..., inputs)``.
+        a: *Shape:* ``(ranks, inputs)``.
+        b: *Shape:* ``(outputs, ranks)``.
+        gates: to be multiplied with ``A x``; None when they are in B already.
+    """
+    inner = linear(x, a)
+    if gates is not None:
+        inner = inner * gates
+    return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), b.T).view(y.shape)

@@ -13,23 +13,29 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lorauter_integrations.errors import EngineError
-from lorauter_integrations.mixing.low_rank import Factors, Stack, gate, low_rank_sum
+from lorauter_integrations.mixing.low_rank import Factors, Stack, add_low_rank, gate
 from lorauter_integrations.mixing.weights import GIB, WeightCache
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
-    """What the hooks add during one forward pass: module -> (stack, gates)."""
+class _Part:
+    """What is added at one module: ``B (g * (A x))``; without gates they are in B, the same for all rows."""
 
-    parts: Mapping[str, tuple[Stack, Tensor]]
+    a: Tensor
+    b: Tensor
+    gates: Tensor | None
+
+
+_Plan: TypeAlias = Mapping[str, _Part]
+"""What the hooks add during a forward pass, by module."""
 
 
 class MixtureModel:
@@ -47,10 +53,11 @@ class MixtureModel:
         first = next(model.parameters())
         self.device: torch.device = first.device
         self.dtype: torch.dtype = first.dtype
-        # Half for single adapters, half for the sets of adapters that stand side by side.
+        # Half for single adapters, a quarter each for sets of adapters side by side and for what is made of them.
         self.weights = WeightCache(adapters, self.dtype, self.device, budget=budget // 2)
-        self._stack_budget = budget // 2
+        self._budget = budget
         self._stacks: OrderedDict[tuple[str, ...], Mapping[str, Stack]] = OrderedDict()
+        self._plans: OrderedDict[tuple[Mixture, ...], _Plan] = OrderedDict()
         self._hooks: dict[str, Any] = {}
         self._active = threading.local()
         self._lock = threading.Lock()
@@ -91,14 +98,23 @@ class MixtureModel:
         names = tuple(sorted({name for mixture in mixtures for name in mixture}))
         if not names:
             return None
-        if len(set(mixtures)) == 1:
-            mixtures = mixtures[:1]
-        weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in mixtures], dtype=torch.float64)
+        rows = mixtures[:1] if len(set(mixtures)) == 1 else tuple(mixtures)
+        key = tuple(rows)
         with self._lock:
-            stacks = self._stacked(names)
-            self._attach(stacks)
+            if key not in self._plans:  # decoding asks for the same mixtures step after step
+                self._plans[key] = self._planned(names, rows)
+                _shrink(self._plans, self._budget // 4)
+            self._plans.move_to_end(key)
+            return self._plans[key]
+
+    def _planned(self, names: tuple[str, ...], rows: Sequence[Mixture]) -> _Plan:
+        stacks = self._stacked(names)
+        self._attach(stacks)
+        weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in rows], dtype=torch.float64)
         gates = {stack.layout: gate(weights, stack.layout, stack.a) for stack in stacks.values()}
-        return _Plan({module: (stack, gates[stack.layout]) for module, stack in stacks.items()})
+        if len(rows) > 1:
+            return {module: _Part(s.a, s.b, gates[s.layout]) for module, s in stacks.items()}
+        return {module: _Part(s.a, s.b * gates[s.layout][0], None) for module, s in stacks.items()}
 
     def _stacked(self, names: tuple[str, ...]) -> Mapping[str, Stack]:
         """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
@@ -111,8 +127,7 @@ class MixtureModel:
                 blocks.setdefault(module, []).append((place, factors))
         stacks = {module: Stack.of(pairs) for module, pairs in blocks.items()}
         self._stacks[names] = stacks
-        while len(self._stacks) > 1 and sum(map(_size, self._stacks.values())) > self._stack_budget:
-            self._stacks.popitem(last=False)
+        _shrink(self._stacks, self._budget // 4)
         return stacks
 
     def _attach(self, modules: Mapping[str, Stack]) -> None:
@@ -123,21 +138,21 @@ class MixtureModel:
     def _hook(self, name: str) -> Any:
         def add_mixture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             plan: _Plan | None = getattr(self._active, "plan", None)
-            if plan is None or name not in plan.parts:
+            part = plan.get(name) if plan else None
+            if part is None:
                 return None
-            stack, gates = plan.parts[name]
-            x = args[0]
-            if gates.shape[0] > 1:
-                gates = _gates_for(x, gates, name)
-            elif x.dim() == 2:
-                gates = gates[:, 0]
-            return output + low_rank_sum(x, stack, gates)
+            gates = None if part.gates is None else _gates_for(args[0], part.gates, name)
+            return add_low_rank(output, args[0], part.a, part.b, gates)
 
         return add_mixture
 
 
-def _size(stacks: Mapping[str, Stack]) -> int:
-    return sum(stack.a.nbytes + stack.b.nbytes for stack in stacks.values())
+def _shrink(kept: OrderedDict[Any, Mapping[str, Stack]] | OrderedDict[Any, _Plan], budget: int) -> None:
+    """Drop the least used until the rest fits; the last used one stays whatever its size."""
+    sizes = [sum(part.a.nbytes + part.b.nbytes for part in parts.values()) for parts in kept.values()]
+    while len(sizes) > 1 and sum(sizes) > budget:
+        kept.popitem(last=False)
+        sizes.pop(0)
 
 
 def _gates_for(x: Tensor, gates: Tensor, name: str) -> Tensor:

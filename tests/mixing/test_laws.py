@@ -89,16 +89,16 @@ def test_a_mixture_is_the_base_plus_the_sum_written_out(exact_model, pool, pico_
 
 @settings(max_examples=25, deadline=None)
 @given(rows=st.lists(mixtures, min_size=2, max_size=5), seed=st.integers(0, 1000))
-def test_a_batch_is_each_row_alone_in_any_order(mixture_model, rows, seed):
+def test_a_batch_is_each_row_alone_in_any_order(exact_model, rows, seed):
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(0, 250, (len(rows), 12), generator=generator)
-    together = mixed(mixture_model, rows, ids)
+    together = mixed(exact_model, rows, ids)
     for place, mixture in enumerate(rows):
-        alone = mixed(mixture_model, [mixture], ids[place : place + 1])
-        torch.testing.assert_close(together[place : place + 1], alone, atol=1e-5, rtol=1e-5)
+        alone = mixed(exact_model, [mixture], ids[place : place + 1])
+        torch.testing.assert_close(together[place : place + 1], alone, atol=1e-9, rtol=1e-9)
     order = torch.randperm(len(rows), generator=generator)
-    permuted = mixed(mixture_model, [rows[i] for i in order], ids[order])
-    torch.testing.assert_close(permuted, together[order], atol=1e-5, rtol=1e-5)
+    permuted = mixed(exact_model, [rows[i] for i in order], ids[order])
+    torch.testing.assert_close(permuted, together[order], atol=1e-9, rtol=1e-9)
 
 
 def test_the_empty_mixture_is_the_base_model_bit_for_bit(mixture_model):
@@ -125,10 +125,11 @@ def test_base_weights_stay_byte_identical(pool):
 
 @settings(max_examples=10, deadline=None)
 @given(mixture=mixtures.filter(len))
-def test_a_fused_file_in_peft_is_the_mixture(mixture_model, pool, tmp_path_factory, mixture):
+def test_a_fused_file_in_peft_is_the_mixture(exact_model, pool, tmp_path_factory, mixture):
     folder = write_fused(mixture, pool, tmp_path_factory.mktemp("fused"))
-    reference = PeftModel.from_pretrained(pico_model(), str(folder)).eval()
-    torch.testing.assert_close(logits(reference), mixed(mixture_model, [mixture]), atol=1e-4, rtol=1e-4)
+    reference = PeftModel.from_pretrained(pico_model().double(), str(folder), autocast_adapter_dtype=False).eval()
+    # The file holds float32, so its B is rounded once.
+    torch.testing.assert_close(logits(reference), mixed(exact_model, [mixture]), atol=1e-5, rtol=1e-5)
 
 
 def test_a_fused_file_passes_the_pool_check(mixture_model, pool, tmp_path):
