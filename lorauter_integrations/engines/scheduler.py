@@ -66,7 +66,10 @@ class Scheduler:
             while open_seats:
                 with self.turn:
                     while not any(seat.has_news for seat in open_seats):
-                        self._step()
+                        if not self._step():
+                            raise EngineError(
+                                "the engine was interrupted and lost this request", hint="send it again"
+                            )
                 for seat in open_seats:
                     if seat.error is not None:
                         raise _for_this_caller(seat.error)
@@ -76,8 +79,12 @@ class Scheduler:
         finally:
             self._leave(seats)
 
-    def _step(self) -> None:
-        """One forward pass: newcomers are read, or rows get a token. In turns, so that neither waits for long."""
+    def _step(self) -> bool:
+        """One forward pass: newcomers are read, or rows get a token. In turns, so that neither waits for long.
+
+        Returns:
+            False when there is nothing to do.
+        """
         self._sweep()
         room = self._most_rows - sum(len(batch.live) for batch in self._batches)
         newcomers = [] if self._just_read and self._batches else self._called(room)
@@ -88,6 +95,9 @@ class Scheduler:
             batch = self._batches.pop(0)
             self._deal(batch)
             self._seat(batch)
+        else:
+            return False
+        return True
 
     def _called(self, room: int) -> list[_Seat]:
         """The next of those who wait, as many as there is room for."""

@@ -89,10 +89,11 @@ class MixtureModel:
             self.adapters[name]
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Take the hooks off the model; a later use puts them on again."""
         for hook in self._hooks.values():
             hook.remove()
         self._hooks.clear()
+        self._plans.clear()  # a plan that is made anew attaches its hooks
 
     def _plan(self, mixtures: Sequence[Mixture]) -> _Plan | None:
         names = tuple(sorted({name for mixture in mixtures for name in mixture}))

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/engine_speed.py MODEL POOL [--repeats 5] [--out FILE.json]
 
-MODEL is a folder or .gguf file, POOL a folder of adapters on q_proj and v_proj. Each way writes the same number of
+MODEL is a folder, a .gguf file or package:NAME/path, POOL a folder of adapters on q_proj and v_proj. Each way writes the same number of
 new tokens from the same prompts (64 tokens each); the table shows medians and the ratio to the bare model.
 """
 
@@ -22,6 +22,7 @@ from peft import PeftModel
 from lorauter_integrations import GenerationOptions, GenerationRequest, LocalEngine, Message, Mixture
 from lorauter_integrations.engines.base import completion_of
 from lorauter_integrations.engines.loading import load_model
+from lorauter_integrations.locations import resolve_location
 
 NEW = 24
 TEXT = "A ferry of the harbour line left the terminal in the morning with people and cars on board. " * 3
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found: dict[str, dict[str, float]] = {}
-    for group, ways in cases(Ways(args.model, args.pool)).items():
+    for group, ways in cases(Ways(resolve_location(args.model), args.pool)).items():
         times: dict[str, list[float]] = {way: [] for way in ways}
         for repeat in range(args.repeats + 1):
             for way, run in ways.items():

@@ -176,3 +176,14 @@ def test_a_model_with_sliding_windows_writes_rows_side_by_side(pico_pool):
     requests = [request(n, max_tokens=25) for n in range(4)]
     alone = [completion_of(engine.stream(one)) for one in requests]
     assert together(engine, requests) == alone
+
+
+def test_a_request_lost_by_an_interrupt_is_an_error_and_no_endless_wait(pico_engine):
+    from lorauter_integrations.errors import EngineError
+
+    stream = pico_engine.stream(request(1, max_tokens=30))
+    next(stream)
+    pico_engine._scheduler._batches.clear()  # as Ctrl-C between two lines could leave it
+    with pytest.raises(EngineError, match="lost this request"):
+        list(stream)
+    assert completion_of(pico_engine.stream(request(1)))

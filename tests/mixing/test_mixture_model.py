@@ -164,3 +164,11 @@ def test_sets_of_adapters_are_kept_within_the_budget(pico_pool):
     for kept in (mixture_model._stacks, mixture_model._plans):
         held = sum(part.a.nbytes + part.b.nbytes for parts in kept.values() for part in parts.values())
         assert 0 < held <= budget // 4
+
+
+def test_a_closed_model_mixes_again_when_it_is_used_again(pico_pool):
+    mixture_model = MixtureModel(pico_model(), pico_pool)
+    mixture = Mixture({"plain": 1.0})
+    before = logits(mixture_model, mixture)
+    mixture_model.close()
+    assert torch.equal(logits(mixture_model, mixture), before)
