@@ -2,8 +2,8 @@
 
     python tests/benchmarks/engine_speed.py MODEL POOL [--repeats 5] [--out FILE.json]
 
-MODEL is a folder, a .gguf file or package:NAME/path, POOL a folder of adapters on q_proj and v_proj. Each way writes the
-same number of new tokens from prompts of 64 tokens; the table shows medians and the ratio to the bare model.
+MODEL is a folder, a .gguf file or package:NAME/path, POOL a folder of adapters on q_proj and v_proj. Each way writes
+the same number of new tokens from prompts of 64 tokens; the table shows medians and the ratio to the bare model.
 """
 
 from __future__ import annotations
