@@ -45,7 +45,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rig
 def print_pool(pool: AdapterPool) -> None:
     """The adapters that may be used, and those refused with the reason."""
     rows = [
-        (a.name, ",".join(map(str, a.ranks)), ",".join(a.targets), f"{a.size / 1e6:.1f}", a.content_hash[:8])
+        (a.name, ",".join(map(str, a.ranks)), _short(a.targets), f"{a.size / 1e6:.1f}", a.content_hash[:8])
         for a in pool.values()
     ]
     table(
@@ -56,6 +56,10 @@ def print_pool(pool: AdapterPool) -> None:
     )
     if pool.refused:
         table(f"{len(pool.refused)} refused", ("adapter", "reason"), sorted(pool.refused.items()))
+
+
+def _short(targets: Sequence[str]) -> str:
+    return " ".join(target.removesuffix("_proj") for target in targets)
 
 
 def pool_as_dict(pool: AdapterPool) -> dict[str, Any]:
