@@ -290,5 +290,5 @@ def test_batch_and_gather_share_their_forward_passes(llm):
     gathered = len(steps)
     hook.remove()
     assert serial == 8 * 25
-    assert batched < serial / 2
-    assert gathered < serial / 2
+    assert batched < 0.75 * serial
+    assert gathered < 0.75 * serial

@@ -160,4 +160,4 @@ def test_gathered_calls_share_their_forward_passes(llm):
     texts = {answer.message.content for answer in asyncio.run(gather())}
     hook.remove()
     assert texts == {llm.chat(MESSAGES, max_tokens=25).message.content}
-    assert len(steps) < 60  # one after the other: 100
+    assert len(steps) < 80  # one after the other: 100
