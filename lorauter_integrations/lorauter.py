@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -269,12 +270,13 @@ def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> st
 def build(settings: Settings) -> LoRAuter:
     """Open everything that the settings name, or share what is open. Raises as `LoRAuter.from_config`."""
     with _opening:
+        shared = list(_indexes.values())
         index = open_index(settings)
-        try:
+        with ExitStack() as opened:  # when the engine fails; an index that others use stays open
+            if index not in shared:
+                opened.callback(index.close)
             engine = _open_engine(settings)
-        except BaseException:
-            index.close()
-            raise
+            opened.pop_all()
     lorauter = LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
     lorauter.warn_of_stale_map()
     return lorauter

