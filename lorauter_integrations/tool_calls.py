@@ -95,7 +95,7 @@ class CallFilter:
         if self._text.lstrip()[:1] in ("{", ""):  # perhaps a bare JSON call
             return ""
         place = self._text.find(OPEN)
-        end = place if place >= 0 else len(self._text) - _beginning_of(OPEN, self._text)
+        end = place if place >= 0 else len(self._text) - begun(OPEN, self._text)
         shown = self._text[self._shown : end]
         self._shown = max(self._shown, end)
         return shown
@@ -110,8 +110,8 @@ class CallFilter:
         return whole[self._shown :], parsed
 
 
-def _beginning_of(tag: str, text: str) -> int:
-    """Length of the longest end of the text that begins the tag."""
+def begun(tag: str, text: str) -> int:
+    """Length of the longest end of the text that is a beginning of the tag, but not all of it."""
     return next((n for n in range(min(len(tag) - 1, len(text)), 0, -1) if text.endswith(tag[:n])), 0)
 
 

@@ -20,7 +20,7 @@ from lorauter_integrations.cli.output import (
 )
 from lorauter_integrations.cli.progress import MappingBar
 from lorauter_integrations.generation import Message
-from lorauter_integrations.lorauter import LoRAuter, build, open_index, open_router
+from lorauter_integrations.lorauter import Choice, LoRAuter, build, open_index, open_router
 from lorauter_integrations.pool import AdapterPool
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
 from lorauter_integrations.task import Task, find_task_folders
@@ -86,8 +86,9 @@ def tasks_add(
     tasks = [Task.from_folder(folder) for folder in find_task_folders(paths)]
     with open_index(Settings.read(config)) as index:
         index.add(tasks)
+        rankings = index.adapter_map()
         for task in tasks:
-            mapped = task.name in index.adapter_map()
+            mapped = task.name in rankings
             count = f"{len(task.examples)} examples, {task.metric}"
             console.print(f"{task.name}: {count}{', still mapped' if mapped else ''}", highlight=False)
             if len(task.examples) < 20:
@@ -200,8 +201,6 @@ def _ask() -> str:
 
 
 def _answer(lorauter: LoRAuter, history: list[Message], task: str | None) -> str:
-    from lorauter_integrations.lorauter import Choice
-
     found, deltas = lorauter.stream(history, choice=Choice(task=task))
     console.print(Text(found.explain(), style="dim"))
     parts = []

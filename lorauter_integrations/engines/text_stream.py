@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from lorauter_integrations.tool_calls import begun
+
 
 class TextStream:
     """The text of one row of a batch.
@@ -63,14 +65,8 @@ class TextStream:
             self._held = ""
             certain = pending[: min(places)]
         else:
-            keep = max((_overlap(pending, stop) for stop in self._stop), default=0)
+            keep = max((begun(stop, pending) for stop in self._stop), default=0)
             certain = pending[: len(pending) - keep]
             self._held = pending[len(pending) - keep :]
         self.text += certain
         return certain
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that begins the stop string."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

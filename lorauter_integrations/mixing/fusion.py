@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.mixing.low_rank import Factors, Stack, gate
-from lorauter_integrations.mixing.weights import WeightCache
+from lorauter_integrations.mixing.low_rank import gate
+from lorauter_integrations.mixing.weights import WeightCache, side_by_side
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import CONFIG, WEIGHTS, Adapter
 
@@ -36,14 +36,9 @@ def write_fused(mixture: Mixture, adapters: Mapping[str, Adapter], folder: str |
         raise OptionError("the empty mixture is the base model; there is nothing to write")
     folder = Path(folder)
     cache = WeightCache(adapters, torch.float32, torch.device("cpu"))
-    blocks: dict[str, list[tuple[int, Factors]]] = {}
-    for place, name in enumerate(mixture):
-        for module, factors in cache[name].items():
-            blocks.setdefault(module, []).append((place, factors))
     weights = torch.tensor([list(mixture.values())], dtype=torch.float64)
     tensors, ranks = {}, {}
-    for module, pairs in blocks.items():
-        stack = Stack.of(pairs)
+    for module, stack in side_by_side(mixture, cache).items():
         prefix = f"base_model.model.{module}"
         tensors[f"{prefix}.lora_A.weight"] = stack.a.contiguous()
         tensors[f"{prefix}.lora_B.weight"] = (stack.b * gate(weights, stack.layout, stack.a)[0]).contiguous()

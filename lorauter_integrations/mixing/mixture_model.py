@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lorauter_integrations.errors import EngineError
-from lorauter_integrations.mixing.low_rank import Factors, Stack, add_low_rank, gate
-from lorauter_integrations.mixing.weights import GIB, WeightCache
+from lorauter_integrations.mixing.low_rank import Stack, add_low_rank, gate
+from lorauter_integrations.mixing.weights import GIB, WeightCache, side_by_side
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
@@ -122,11 +122,7 @@ class MixtureModel:
         if names in self._stacks:
             self._stacks.move_to_end(names)
             return self._stacks[names]
-        blocks: dict[str, list[tuple[int, Factors]]] = {}
-        for place, name in enumerate(names):
-            for module, factors in self.weights[name].items():
-                blocks.setdefault(module, []).append((place, factors))
-        stacks = {module: Stack.of(pairs) for module, pairs in blocks.items()}
+        stacks = side_by_side(names, self.weights)
         self._stacks[names] = stacks
         _shrink(self._stacks, self._budget // 4)
         return stacks

@@ -7,14 +7,14 @@ the shared base weights.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from lorauter_integrations.errors import PoolError
-from lorauter_integrations.mixing.low_rank import Factors
+from lorauter_integrations.mixing.low_rank import Factors, Stack
 from lorauter_integrations.pool import Adapter
 
 AdapterWeights: TypeAlias = Mapping[str, Factors]
@@ -93,6 +93,15 @@ class WeightCache:
                 f"the weights of adapter {adapter.name!r} cannot be read any more: {error}",
                 hint="run `lorauter pool check` again",
             ) from error
+
+
+def side_by_side(names: Iterable[str], weights: WeightCache) -> dict[str, Stack]:
+    """Module -> the factors of these adapters side by side, each with its place among the names."""
+    blocks: dict[str, list[tuple[int, Factors]]] = {}
+    for place, name in enumerate(names):
+        for module, factors in weights[name].items():
+            blocks.setdefault(module, []).append((place, factors))
+    return {module: Stack.of(pairs) for module, pairs in blocks.items()}
 
 
 def _size(weights: AdapterWeights) -> int:

@@ -181,7 +181,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self._require(name)
+        self._one(name, "metadatas")
         with _chroma_errors("remove a task"):
             self._collection.delete(ids=[name])
 
@@ -192,8 +192,7 @@ class TaskIndex:
             UnknownTaskError: no such task.
             MappingError: the task's examples or metric have changed since it was ranked.
         """
-        self._require(ranking.task)
-        [facts] = self._read(ids=[ranking.task], include=["metadatas"])["metadatas"]
+        facts = self._one(ranking.task, "metadatas")
         if facts["hash"] != ranking.task_hash:
             raise MappingError(
                 f"task {ranking.task!r} was changed while it was mapped; its new examples have no ranking",
@@ -235,9 +234,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self._require(name)
-        [document] = self._read(ids=[name], include=["documents"])["documents"]
-        return Task.from_json(document)
+        return Task.from_json(self._one(name, "documents"))
 
     def ranking(self, name: str) -> Ranking | None:
         """What a task was mapped to; None when it has not been mapped.
@@ -245,8 +242,7 @@ class TaskIndex:
         Raises:
             UnknownTaskError: no such task.
         """
-        self._require(name)
-        [facts] = self._read(ids=[name], include=["metadatas"])["metadatas"]
+        facts = self._one(name, "metadatas")
         return _ranking(facts) if facts["mapped"] else None
 
     def adapter_map(self) -> AdapterMap:
@@ -254,9 +250,11 @@ class TaskIndex:
         stored = self._read(where={"mapped": True}, include=["metadatas"])["metadatas"]
         return AdapterMap([_ranking(facts) for facts in stored])
 
-    def _require(self, name: str) -> None:
-        if not self._read(ids=[name], include=[])["ids"]:
+    def _one(self, name: str, part: str) -> Any:
+        found = self._read(ids=[name], include=[part])[part]
+        if not found:
             raise UnknownTaskError(f"there is no task {name!r}", hint=f"the tasks are {listing(self.names())}")
+        return found[0]
 
     def _read(self, **query: Any) -> Any:
         with _chroma_errors("read"):
