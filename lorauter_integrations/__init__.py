@@ -10,14 +10,16 @@ from lorauter_integrations._version import __version__
 
 if TYPE_CHECKING:
     from lorauter_integrations.adapter_map import AdapterMap, AdapterScore, Ranking
-    from lorauter_integrations.engines import Engine, LocalEngine
+    from lorauter_integrations.engines import Engine, Limits, LocalEngine
     from lorauter_integrations.errors import LoRAuterError
     from lorauter_integrations.generation import (
         Completion,
         Delta,
         GenerationOptions,
         GenerationRequest,
+        Grammar,
         Message,
+        TokenLogprob,
         ToolCall,
         Usage,
     )
@@ -41,14 +43,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "adapter_map": ("AdapterMap", "AdapterScore", "Ranking"),
-    "engines": ("Engine", "LocalEngine"),
+    "engines": ("Engine", "Limits", "LocalEngine"),
     "errors": ("LoRAuterError",),
     "generation": (
         "Completion",
         "Delta",
         "GenerationOptions",
         "GenerationRequest",
+        "Grammar",
         "Message",
+        "TokenLogprob",
         "ToolCall",
         "Usage",
     ),
@@ -86,8 +90,10 @@ __all__ = [
     "Example",
     "GenerationOptions",
     "GenerationRequest",
+    "Grammar",
     "Ledger",
     "LikelihoodScorer",
+    "Limits",
     "LoRAuter",
     "LoRAuterError",
     "LocalEngine",
@@ -105,6 +111,7 @@ __all__ = [
     "TaskIndex",
     "TaskMatch",
     "TaskRouter",
+    "TokenLogprob",
     "ToolCall",
     "Usage",
     "__version__",

@@ -17,7 +17,10 @@ LoRAuterError
     ├── ModelLoadError      weights that cannot be loaded
     ├── OptionError         a generation option out of range or unknown (also a ValueError)
     ├── ContentError        a message part the model cannot read (also a ValueError)
-    └── ContextLengthError  prompt and answer do not fit the context window
+    ├── ContextLengthError  prompt and answer do not fit the context window
+    ├── QueueFullError      too many requests wait already
+    ├── GenerationTimeoutError an answer that was not whole in time (also a TimeoutError)
+    └── EngineClosedError   used after it was closed
 """
 
 from __future__ import annotations
@@ -111,6 +114,18 @@ class ContentError(EngineError, ValueError):
 
 class ContextLengthError(EngineError):
     """Prompt and answer together are longer than the model's context window."""
+
+
+class QueueFullError(EngineError):
+    """Too many requests wait already; the same one may be sent again later."""
+
+
+class GenerationTimeoutError(EngineError, TimeoutError):
+    """An answer was not whole within its time."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was closed while it was asked, or before."""
 
 
 def listing(names: Iterable[str], limit: int = 12) -> str:

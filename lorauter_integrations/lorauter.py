@@ -9,20 +9,23 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.engines.base import Engine, completion_of
+from lorauter_integrations.engines.base import Engine, Limits, completion_of
 from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
 from lorauter_integrations.generation import (
     Completion,
     Delta,
     GenerationOptions,
     GenerationRequest,
+    Grammar,
     Message,
     ToolSchema,
+    refuse_unsupported,
 )
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, route_to_task
@@ -155,14 +158,22 @@ class LoRAuter:
         *,
         choice: Choice = ROUTED,
         tools: Sequence[ToolSchema] = (),
+        grammar: Grammar | None = None,
     ) -> tuple[Route, Iterator[Delta]]:
         """The route, and the answer piece by piece. Closing the iterator ends the work.
 
+        Args:
+            messages: the conversation.
+            options: how to choose tokens; the settings' when None.
+            choice: adapters or a task, instead of routing.
+            tools: shown to the model.
+            grammar: what the answer must be.
+
         Raises:
-            As `choose` and `Engine.stream`, all before this returns.
+            As `choose` and `Engine.stream`.
         """
         route = self.choose(messages, choice, tools)
-        request = GenerationRequest(messages, route.mixture, options or self.options, tools)
+        request = GenerationRequest(messages, route.mixture, options or self.options, tools, grammar)
         return route, self.engine.stream(request)
 
     def generate(
@@ -172,9 +183,10 @@ class LoRAuter:
         *,
         choice: Choice = ROUTED,
         tools: Sequence[ToolSchema] = (),
+        grammar: Grammar | None = None,
     ) -> Answer:
         """The whole answer. Raises as `stream`."""
-        route, deltas = self.stream(messages, options, choice=choice, tools=tools)
+        route, deltas = self.stream(messages, options, choice=choice, tools=tools, grammar=grammar)
         return Answer(completion_of(deltas), route)
 
     async def astream(
@@ -184,9 +196,11 @@ class LoRAuter:
         *,
         choice: Choice = ROUTED,
         tools: Sequence[ToolSchema] = (),
+        grammar: Grammar | None = None,
     ) -> tuple[Route, AsyncIterator[Delta]]:
         """As `stream`, off the event loop; a cancelled task stops the work within a step."""
-        route, deltas = await asyncio.to_thread(self.stream, messages, options, choice=choice, tools=tools)
+        ask = partial(self.stream, messages, options, choice=choice, tools=tools, grammar=grammar)
+        route, deltas = await asyncio.get_running_loop().run_in_executor(_threads, ask)
         return route, in_threads(deltas)
 
     def asked(self, given: Mapping[str, Any], keywords: Mapping[str, Any]) -> tuple[GenerationOptions, Choice]:
@@ -243,7 +257,9 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> Non
     Raises:
         OptionError: a name that is not known.
     """
-    if unknown := set(names) - set(known):
+    names = set(names)
+    refuse_unsupported(sorted(names - set(known)))
+    if unknown := names - set(known):
         raise OptionError(f"unknown {what} {listing(unknown)}", hint=f"known are {listing(known, limit=20)}")
 
 
@@ -285,20 +301,33 @@ def build(settings: Settings) -> LoRAuter:
 def _open_engine(settings: Settings) -> Engine:
     from lorauter_integrations.engines import LocalEngine
 
-    pool = settings.locate(settings.pool.path)
-    facts = (settings.weights(settings.model.name), settings.model, str(pool), settings.pool.budget_mib)
-    key = repr((facts, settings.mapping.batch))
+    name, pool = settings.weights(settings.model.name), settings.locate(settings.pool.path)
+    key = repr((name, settings.model, str(pool), settings.pool, settings.engine))
     engine = _engines.get(key)
     if engine is None:
-        engine = _engines[key] = LocalEngine.load(
-            facts[0],
+        engine = LocalEngine.load(
+            name,
             pool,
             dtype=settings.model.dtype,
             device=settings.model.device,
-            budget=settings.pool.budget_mib << 20,
-            batch_rows=settings.mapping.batch,
+            device_map=settings.model.device_map,
+            quantization=settings.model.quantization,
+            limits=_limits(settings),
         )
+        engine.pin(settings.pool.pin)
+        _engines[key] = engine
     return engine
+
+
+def _limits(settings: Settings) -> Limits:
+    wanted = settings.engine
+    return Limits(
+        rows=wanted.rows,
+        queue=wanted.queue,
+        chunk=wanted.chunk,
+        adapter_bytes=settings.pool.budget_mib << 20,
+        prefix_bytes=wanted.prefix_mib << 20,
+    )
 
 
 def open_index(settings: Settings) -> TaskIndex:
@@ -337,10 +366,11 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
             yield item
     finally:
         close: Callable[[], None] = getattr(items, "close", lambda: None)
-        if step is None or step.done():
-            close()
-        else:  # cancelled in the middle of a step: a running generator cannot be closed before it is over
-            step.add_done_callback(lambda _: close())
+        try:
+            close()  # the local engine's answers can be closed in the middle of a step
+        except ValueError:  # other engines' may be generators, and a running one is closed once its step is over
+            if step is not None:
+                step.add_done_callback(lambda _: close())
 
 
 # asyncio's own pool has 6 threads on a machine with 2 cores; a conversation waits in one for its next token.

@@ -43,6 +43,10 @@ class ModelSettings(_Table):
     name: str = Field(min_length=1, description="hub name, folder, .gguf file, or package:PACKAGE/path")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     device: str = "auto"
+    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = Field(
+        "", description="spread over devices by accelerate; then device stays auto"
+    )
+    quantization: Literal["", "4bit", "8bit"] = Field("", description="by bitsandbytes")
 
 
 class EncoderSettings(_Table):
@@ -66,6 +70,16 @@ class PoolSettings(_Table):
 
     path: str = "pool"
     budget_mib: int = Field(1024, gt=0, description="memory for adapter weights")
+    pin: tuple[str, ...] = Field((), description="adapters that are read at the start and stay in memory")
+
+
+class EngineSettings(_Table):
+    """`[engine]`: how much is done at once."""
+
+    rows: int = Field(32, ge=1, description="requests written in one forward pass")
+    queue: int = Field(256, ge=1, description="requests that may wait; one more gets QueueFullError")
+    chunk: int = Field(512, ge=1, description="tokens of prompts read between two steps of writing")
+    prefix_mib: int = Field(256, ge=0, description="memory for the states of earlier conversations; 0 keeps none")
 
 
 class RoutingSettings(_Table):
@@ -83,6 +97,9 @@ class GenerationSettings(_Table):
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    timeout: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
 
@@ -116,6 +133,7 @@ class Settings(BaseSettings):
     encoder: EncoderSettings = EncoderSettings()
     index: IndexSettings = IndexSettings()
     pool: PoolSettings = PoolSettings()
+    engine: EngineSettings = EngineSettings()
     routing: RoutingSettings = RoutingSettings()
     generation: GenerationSettings = GenerationSettings()
     mapping: MappingSettings = MappingSettings()

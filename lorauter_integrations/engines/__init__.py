@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lorauter_integrations.engines.base import Engine
+from lorauter_integrations.engines.base import Engine, Limits
 
 if TYPE_CHECKING:
     from lorauter_integrations.engines.local import LocalEngine
 
-__all__ = ["Engine", "LocalEngine"]
+__all__ = ["Engine", "Limits", "LocalEngine"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,11 +4,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from lorauter_integrations.errors import EngineError
+from lorauter_integrations.errors import EngineError, OptionError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine in this process may do at once and keep in memory.
+
+    Attributes:
+        rows: requests that are read and written at once.
+        queue: requests that may wait for a place; one more gets `QueueFullError`.
+        chunk: tokens of prompts that are read between two steps of writing.
+        adapter_bytes: adapter weights kept in memory.
+        prefix_bytes: states of earlier conversations kept in memory; 0 keeps none.
+
+    Raises:
+        OptionError: a number is too small.
+    """
+
+    rows: int = 32
+    queue: int = 256
+    chunk: int = 512
+    adapter_bytes: int = 1024 * MIB
+    prefix_bytes: int = 256 * MIB
+
+    def __post_init__(self) -> None:
+        for name, least in (("rows", 1), ("queue", 1), ("chunk", 1), ("adapter_bytes", 1), ("prefix_bytes", 0)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
 
 
 class Engine(ABC):
@@ -38,12 +68,16 @@ class Engine(ABC):
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
         """Write one answer piece by piece; the last `Delta` carries the completion.
 
-        The checks below are made before this returns. Closing the iterator ends the work.
+        The first four checks below are made before this returns. Closing the iterator ends the work; a `close`
+        that may be called from another thread, in the middle of a step, ends it sooner.
 
         Raises:
             UnknownAdapterError: the mixture names an adapter that is not in the pool.
             ContextLengthError: the prompt leaves no room for an answer.
             ContentError: the chat template refuses the conversation.
+            OptionError: the grammar cannot be compiled.
+            QueueFullError: too many requests wait already.
+            GenerationTimeoutError: the answer is not whole in time.
             EngineError: while writing: the model's numbers overflow under this mixture.
         """
 

@@ -1,4 +1,4 @@
-"""The decode loop over a batch whose rows differ in mixture, sampling, stop strings and length.
+"""The decode loop over a batch whose rows differ in mixture, sampling, grammar, stop strings and length.
 
 Knows tensors and token ids; nothing of messages or routing. One call of `DecodingBatch.step` is one
 forward pass, so a caller decides between two steps whether to go on.
@@ -6,8 +6,9 @@ forward pass, so a caller decides between two steps whether to go on.
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Callable, Collection, Sequence
+import math
+import time
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -15,45 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from lorauter_integrations.engines.kv_cache import RowCache, RowStates
+from lorauter_integrations.engines.sampling import Sampler, logprobs_of
 from lorauter_integrations.engines.text_stream import TextStream
-from lorauter_integrations.generation import Completion, FinishReason, GenerationOptions, Usage
+from lorauter_integrations.generation import Completion, FinishReason, TokenLogprob, Usage
 from lorauter_integrations.mixing import MixtureModel
 from lorauter_integrations.mixture import Mixture
 
 WORTH_TRIMMING = 16  # tokens of padding that every row has
 
 
-class Sampler:
-    """Chooses one row's next token, with a random generator of its own."""
-
-    def __init__(self, options: GenerationOptions) -> None:
-        self._options = options
-        self._generator = torch.Generator()  # on the CPU: one seed, one text, on every device
-        self._generator.manual_seed(secrets.randbits(62) if options.seed is None else options.seed)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the likeliest token is taken each time."""
-        return self._options.temperature == 0
-
-    def choose(self, logits: Tensor) -> int:
-        """Draw the next token. *Shape:* ``(vocabulary,)``."""
-        scores = logits.double().cpu()
-        scores = (scores - scores.max()) / self._options.temperature  # at most 0: no temperature overflows
-        values, order = scores.sort(descending=True)
-        if self._options.top_k:
-            values, order = values[: self._options.top_k], order[: self._options.top_k]
-        probabilities = values.softmax(0)
-        # A token stays while the sum before it is below top_p, so the likeliest always stays.
-        before = probabilities.cumsum(0) - probabilities
-        probabilities = probabilities.where(before < self._options.top_p, torch.zeros((), dtype=torch.double))
-        return int(order[torch.multinomial(probabilities, 1, generator=self._generator)])
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Row:
     """One answer being written.
 
@@ -64,8 +38,14 @@ class Row:
         text: turns ids to text.
         sampler: chooses tokens.
         keep_on: False for the text so far ends the answer.
+        logprobs: how many likeliest tokens to note beside each chosen one; None notes nothing.
+        timeout: seconds from now to when the answer must be whole.
+        content: the exact content of the mixture; rows of equal content may share states. None shares nothing.
         produced: new tokens so far, the end token included.
+        noted: a log-probability for each new token.
         finish_reason: set when the row is done.
+        error: what went wrong with this row alone.
+        deadline: when the answer must be whole, by `time.monotonic`.
     """
 
     prompt: Sequence[int]
@@ -74,36 +54,50 @@ class Row:
     text: TextStream
     sampler: Sampler
     keep_on: Callable[[str], bool] | None = None
+    logprobs: int | None = None
+    timeout: float | None = None
+    content: Hashable = None
     produced: list[int] = field(default_factory=list)
+    noted: list[TokenLogprob] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    error: Exception | None = None
+    deadline: float = field(init=False)
 
-    def take(self, token: int, end_tokens: frozenset[int]) -> str:
-        """Add the chosen token; returns the text that is certain now."""
+    def __post_init__(self) -> None:
+        self.deadline = math.inf if self.timeout is None else time.monotonic() + self.timeout
+
+    def advance(self, logits: Tensor, likeliest: int, end_tokens: frozenset[int]) -> str:
+        """Choose the next token. *Shape:* ``(vocabulary,)``. Returns the text that is certain now."""
+        token = likeliest if self.sampler.takes_the_likeliest else self.sampler.choose(logits)
+        if self.logprobs is not None:
+            chance, top = logprobs_of(logits, token, self.logprobs)
+            named = tuple((self.text.token(one), value) for one, value in top)
+            self.noted.append(TokenLogprob(self.text.token(token), chance, named))
         self.produced.append(token)
         if token in end_tokens:
             self.finish_reason = "stop"
             return self.text.finish()
         piece = self.text.push(token)
         full = len(self.produced) >= self.max_tokens
-        if full:
+        if full or self.sampler.complete:
             piece += self.text.finish()
         # Looked at last: what was held back may have completed a stop string.
-        if self.text.stopped or (self.keep_on and not self.keep_on(self.text.text)):
+        if self.text.stopped or self.sampler.complete or (self.keep_on and not self.keep_on(self.text.text)):
             self.finish_reason = "stop"
         elif full:
             self.finish_reason = "length"
         return piece
 
-    def fail(self) -> str:
-        """End the answer: the model gave no numbers to choose by. Returns the text held back."""
-        self.finish_reason = "failed"
-        return self.text.finish()
+    def fail(self, error: Exception | None = None) -> str:
+        """End the answer: the model gave no numbers to choose by, or an error. Returns the text held back."""
+        self.finish_reason, self.error = "failed", error
+        return "" if error else self.text.finish()
 
     @property
     def completion(self) -> Completion:
         """The finished answer."""
         usage = Usage(len(self.prompt), len(self.produced))
-        return Completion(self.text.text, self.finish_reason or "stop", usage)
+        return Completion(self.text.text, self.finish_reason or "stop", usage, tuple(self.noted))
 
 
 class DecodingBatch:
@@ -113,49 +107,89 @@ class DecodingBatch:
         model: the base model with its adapters.
         rows: at least one.
         end_tokens: ids that end an answer.
+        chunk: tokens of prompts that are read in one step, padding included.
+        known: for each row, the states of the first tokens of its prompt, if they are known.
+
+    Attributes:
+        live: the rows that are not done.
     """
 
-    def __init__(self, model: MixtureModel, rows: Sequence[Row], end_tokens: frozenset[int]) -> None:
+    def __init__(
+        self,
+        model: MixtureModel,
+        rows: Sequence[Row],
+        end_tokens: frozenset[int],
+        *,
+        chunk: int,
+        known: Sequence[tuple[int, RowStates] | None] = (),
+    ) -> None:
         self._model = model
         self._end_tokens = end_tokens
+        self._chunk = chunk
         self.live = list(rows)
-        self._cache = DynamicCache(config=model.model.config)
+        self._cache = RowCache(model.model.config)
         self._cache_argument = _cache_argument(model.model)
-        self._next, self._mask = left_padded([row.prompt for row in rows], model.device)
-        self._padded = bool((self._mask == 0).any())  # without padding the model may skip the mask
+        held = [0 if one is None else one[0] for one in known] or [0] * len(rows)
+        self._next, mask = left_padded([row.prompt[n:] for row, n in zip(rows, held, strict=True)], model.device)
+        if longest := max(held):
+            self._cache.start_with([one and one[1] for one in known], longest)
+            _, before = left_padded([range(n) for n in held], model.device)
+            mask = torch.cat([before, mask], dim=1)
+        self._mask = mask  # of all columns, also of those that are still to be read
+        self._note_padding()
+
+    @property
+    def reading(self) -> bool:
+        """Whether the prompts have not been read to their ends."""
+        return any(not row.produced for row in self.live)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Row, str]]:
-        """One forward pass: each live row gets a token. Returns every row's new text."""
-        logits = self._forward()
+        """One forward pass: some more of the prompts, or a token for each live row. Returns every row's new text."""
+        columns = max(1, self._chunk // len(self.live))
+        now, self._next = self._next[:, :columns], self._next[:, columns:]
+        logits = self._forward(now)
+        if self._next.shape[1]:
+            return []
         highest, likeliest = logits.max(dim=-1)
-        greedy, finite = likeliest.tolist(), highest.isfinite().tolist()
-        pieces, chosen = [], []
-        for place, row in enumerate(self.live):
-            if not finite[place]:
-                chosen.append(0)
-                pieces.append((row, row.fail()))
-                continue
-            token = greedy[place] if row.sampler.greedy else row.sampler.choose(logits[place])
-            chosen.append(token)
-            pieces.append((row, row.take(token, self._end_tokens)))
-        self._advance(chosen)
+        pieces = [
+            (row, self._advanced(row, *facts))
+            for row, *facts in zip(self.live, logits, likeliest.tolist(), highest.isfinite().tolist(), strict=True)
+        ]
+        self._prepare_next()
         return pieces
 
-    def _forward(self) -> Tensor:
-        """Logits of each live row's next token. *Shape:* ``(rows, vocabulary)``."""
-        length = self._next.shape[1]
-        positions = (self._mask.cumsum(1) - 1).clamp(min=0)[:, -length:]
+    def _advanced(self, row: Row, logits: Tensor, likeliest: int, finite: bool) -> str:
+        if not finite:
+            return row.fail()
+        try:
+            return row.advance(logits, likeliest, self._end_tokens)
+        except Exception as error:  # noqa: BLE001  one row's grammar or callback; its caller gets it
+            return row.fail(error)
+
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Logits of each live row's next token. *Shape:* ``(rows, new tokens)`` to ``(rows, vocabulary)``."""
+        read = self._mask.shape[1] - self._next.shape[1]
+        mask = self._mask[:, :read]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with self._model.rows([row.mixture for row in self.live]):
             output = self._model.model(
-                input_ids=self._next,
-                attention_mask=self._mask if self._padded else None,
+                input_ids=ids,
+                attention_mask=mask if self._padded else None,  # without padding the model may skip the mask
                 position_ids=positions,
                 use_cache=True,
                 logits_to_keep=1,
-                **{self._cache_argument: self._cache},
+                **{self._cache_argument: self._cache.states},
             )
         return output.logits[:, -1]  # type: ignore[no-any-return]
+
+    def states(self, row: Row) -> tuple[Sequence[int], RowStates] | None:
+        """What has been read of a row: its tokens and a copy of their states; None when the cache forgets some."""
+        if not self._cache.plain:
+            return None
+        place = self.live.index(row)
+        columns = self._mask[place, : self._mask.shape[1] - self._next.shape[1]].nonzero()[:, 0]
+        return [*row.prompt, *row.produced][: len(columns)], self._cache.row(place, columns)
 
     def absorb(self, other: DecodingBatch) -> bool:
         """Take in another batch's rows; both have been read, and each row keeps its own positions.
@@ -165,62 +199,44 @@ class DecodingBatch:
         Returns:
             False when the model's cache is of a kind that cannot be padded (sliding windows); nothing is done.
         """
-        if not (_is_plain(self._cache) and _is_plain(other._cache)):
+        if not self._cache.plain:
             return False
         longest = max(self._mask.shape[1], other._mask.shape[1])
-        for ours, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
-            ours.keys = torch.cat([_on_the_left(ours.keys, longest - 1), _on_the_left(theirs.keys, longest - 1)])
-            ours.values = torch.cat(
-                [_on_the_left(ours.values, longest - 1), _on_the_left(theirs.values, longest - 1)]
-            )
+        self._cache.absorb(other._cache, longest - 1)
         masks = [pad(batch._mask, (longest - batch._mask.shape[1], 0)) for batch in (self, other)]
         self._mask = torch.cat(masks)
         self._next = torch.cat([self._next, other._next])
-        self._padded = bool((self._mask == 0).any())
         self.live += other.live
+        self._note_padding()
         return True
 
-    def drop(self, gone: Collection[int]) -> None:
-        """Let rows go before they are done, by the `id` of the row."""
-        stay = [place for place, row in enumerate(self.live) if id(row) not in gone]
+    def drop(self, gone: Collection[Row]) -> None:
+        """Let rows go, done or not."""
+        stay = [place for place, row in enumerate(self.live) if row not in gone]
         if len(stay) < len(self.live):
-            self._next = self._next[stay]
-            self._keep(stay)
+            keep = torch.tensor(stay, device=self._model.device, dtype=torch.long)
+            self.live = [self.live[place] for place in stay]
+            self._next, self._mask = self._next[keep], self._mask[keep]
+            if stay:
+                self._cache.keep(keep)
+                self._trim()
+                self._note_padding()
 
-    def _advance(self, chosen: list[int]) -> None:
-        """Append the chosen tokens and let finished rows leave."""
-        stay = [place for place, row in enumerate(self.live) if row.finish_reason is None]
-        self._next = torch.tensor([[chosen[place]] for place in stay], device=self._model.device, dtype=torch.long)
-        if len(stay) < len(self.live):
-            self._keep(stay)
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(stay), 1)], dim=1)
+    def _prepare_next(self) -> None:
+        """The chosen tokens are what is read next; a row that is done stays until it is dropped."""
+        chosen = [row.produced[-1] if row.produced else 0 for row in self.live]
+        self._next = torch.tensor(chosen, device=self._model.device, dtype=torch.long)[:, None]
+        self._mask = torch.cat([self._mask, self._mask.new_ones(len(self.live), 1)], dim=1)
 
-    def _keep(self, stay: list[int]) -> None:
-        """Keep the rows in these places, in mask and cache."""
-        self.live = [self.live[place] for place in stay]
-        keep = torch.tensor(stay, device=self._model.device, dtype=torch.long)
-        self._mask = self._mask[keep]
-        if stay:
-            self._cache.batch_select_indices(keep)
-            self._trim()
+    def _note_padding(self) -> None:
+        self._padded = not bool(self._mask.all())
 
     def _trim(self) -> None:
         """Cut off the left padding that no row needs any more, once it is worth the copy."""
         first = int(self._mask.any(dim=0).int().argmax())
-        if first >= WORTH_TRIMMING and _is_plain(self._cache):
+        if first >= WORTH_TRIMMING and self._cache.plain and not self.reading:
             self._mask = self._mask[:, first:]
-            for layer in self._cache.layers:
-                layer.keys, layer.values = layer.keys[:, :, first:], layer.values[:, :, first:]
-        self._padded = bool((self._mask == 0).any())
-
-
-def _is_plain(cache: Any) -> bool:
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
-
-
-def _on_the_left(states: Tensor, length: int) -> Tensor:
-    """Zeros before the states. *Shape:* ``(rows, heads, length, size)``."""
-    return pad(states, (0, 0, length - states.shape[2], 0))
+            self._cache.cut(first)
 
 
 def _cache_argument(model: Any) -> str:

@@ -2,40 +2,64 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from lorauter_integrations.errors import MissingExtraError, ModelLoadError
+from lorauter_integrations.errors import ModelLoadError
+from lorauter_integrations.extras import needs_extra
 from lorauter_integrations.mixing import base_shapes
 from lorauter_integrations.pool import BaseShapes
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+_DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+_QUANTIZATIONS = ("4bit", "8bit")
 _LOAD_ERRORS = (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, struct.error)
 
 
-def load_model(name: str, *, dtype: str = "auto", device: str = "auto") -> tuple[Any, Any]:
+def load_model(
+    name: str, *, dtype: str = "auto", device: str = "auto", device_map: str = "", quantization: str = ""
+) -> tuple[Any, Any]:
     """A causal language model, ready to write, and its tokenizer.
 
     Args:
         name: hub name, folder, or `.gguf` file (its weights are unpacked).
-        dtype: "bfloat16", "float16", "float32", or "auto" for the type the weights are stored in.
+        dtype: "bfloat16", "float16", "float32", or "auto" for the type the weights are stored in (with
+            `quantization`: bfloat16).
         device: a torch device, or "auto" for CUDA, else MPS, else the CPU.
+        device_map: how accelerate spreads the model over all devices: "auto", "balanced", "balanced_low_0" or
+            "sequential"; empty for one device.
+        quantization: "4bit" (NF4) or "8bit" (LLM.int8), by bitsandbytes while loading; empty leaves the weights
+            as they are stored.
 
     Raises:
-        ModelLoadError: unknown dtype, or the weights cannot be loaded.
+        ModelLoadError: an unknown value, values that exclude each other, or the weights cannot be loaded.
+        MissingExtraError: a package that this way of loading needs is not installed.
     """
+    _check(dtype, device, device_map, quantization)
+    place = pick_device(device)
+    options = {"dtype": _DTYPES.get(dtype, "auto")} | _unpacked(name)
+    if quantization:
+        options |= _quantised(name, quantization, _DTYPES.get(dtype, torch.bfloat16))
+    if device_map or quantization or _is_quantised(name):
+        # Quantised models go to their place while they are loaded: some kinds refuse to be moved later.
+        with needs_extra("quantized", "accelerate"):
+            import_module("accelerate")
+        options["device_map"] = device_map or str(place)
+        # bitsandbytes says at every layer of every step that LLM.int8 computes in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     source = _source(name)
-    extra = {"dtype": _dtype(dtype), **_unpacked(name)}
     try:
-        model = AutoModelForCausalLM.from_pretrained(**source, **extra)
+        model = AutoModelForCausalLM.from_pretrained(**source, **options)
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        return model.to(pick_device(device)).eval(), tokenizer
+        return (model if "device_map" in options else model.to(place)), tokenizer
     except _LOAD_ERRORS as error:
         raise _load_error(name, error) from error
 
@@ -46,8 +70,8 @@ def model_shapes(name: str) -> BaseShapes:
     Raises:
         ModelLoadError: the config cannot be loaded.
     """
+    config = _config(name)
     try:
-        config = AutoConfig.from_pretrained(**_source(name))
         with torch.device("meta"):
             return base_shapes(AutoModelForCausalLM.from_config(config))
     except _LOAD_ERRORS as error:
@@ -58,35 +82,75 @@ def pick_device(device: str) -> torch.device:
     """The torch device of a name; "auto" takes the fastest kind present.
 
     Raises:
-        ModelLoadError: not a device.
+        ModelLoadError: not a device, or not one that torch finds here.
     """
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ModelLoadError(
-                f"{device!r} is not a torch device: {error}", hint="try auto, cpu, cuda or mps"
-            ) from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device == "auto":
+        return torch.device(next((kind for kind, count in found.items() if count), "cpu"))
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ModelLoadError(
+            f"{device!r} is not a torch device: {error}", hint="try auto, cpu, cuda or mps"
+        ) from error
+    count = found.get(place.type)
+    if count is not None and (place.index or 0) >= count:
+        raise ModelLoadError(
+            f"there is no device {device!r}: torch {torch.__version__} finds {count} {place.type} devices here",
+            hint="use auto or cpu; NVIDIA GPUs need their driver and a CUDA build of torch (https://pytorch.org)",
+        )
+    return place
 
 
-def _dtype(name: str) -> Any:
-    if name != "auto" and name not in _DTYPES:
-        raise ModelLoadError(f"unknown dtype {name!r}", hint=f"use auto, {', '.join(_DTYPES)}")
-    return _DTYPES.get(name, "auto")
+def _check(dtype: str, device: str, device_map: str, quantization: str) -> None:
+    choices = {
+        "dtype": (dtype, ("auto", *_DTYPES)),
+        "device_map": (device_map, ("", *_DEVICE_MAPS)),
+        "quantization": (quantization, ("", *_QUANTIZATIONS)),
+    }
+    for option, (value, known) in choices.items():
+        if value not in known:
+            raise ModelLoadError(f"unknown {option} {value!r}", hint=f"use {', '.join(filter(None, known))}")
+    if device_map and device != "auto":
+        raise ModelLoadError(
+            f"device {device!r} and device_map {device_map!r} exclude each other", hint="leave device at auto"
+        )
+
+
+def _quantised(name: str, quantization: str, dtype: torch.dtype) -> dict[str, Any]:
+    """What makes transformers quantise the weights while it reads them; the rest gets `dtype`."""
+    if name.endswith(".gguf") or _is_quantised(name):
+        raise ModelLoadError(
+            f"quantization {quantization!r} cannot be used on {name!r}, which is quantised already",
+            hint="leave quantization empty, or give the model's original weights",
+        )
+    with needs_extra("quantized", "bitsandbytes"):
+        import_module("bitsandbytes")
+    how = {"load_in_8bit": True} if quantization == "8bit" else {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    return {"dtype": dtype, "quantization_config": BitsAndBytesConfig(**how, bnb_4bit_compute_dtype=dtype)}
+
+
+def _is_quantised(name: str) -> bool:
+    """Whether the stored weights are quantised (GPTQ, AWQ, bitsandbytes ...); those of a GGUF file get unpacked."""
+    if name.endswith(".gguf"):
+        return False
+    config = _config(name)
+    return any(getattr(part, "quantization_config", None) for part in (config, config.get_text_config()))
+
+
+def _config(name: str) -> Any:
+    source = _source(name)
+    try:
+        return AutoConfig.from_pretrained(**source)
+    except _LOAD_ERRORS as error:
+        raise _load_error(name, error) from error
 
 
 def _source(name: str) -> dict[str, str]:
     if not name.endswith(".gguf"):
         return {"pretrained_model_name_or_path": name}
-    try:
-        import gguf  # noqa: F401  transformers' own message does not say which extra
-    except ImportError as error:
-        raise MissingExtraError(
-            "reading a GGUF file needs the package gguf", hint="pip install 'lorauter-integrations[gguf]'"
-        ) from error
+    with needs_extra("gguf", "gguf"):
+        import_module("gguf")  # transformers' own message does not say which extra
     path = Path(name)
     if not path.is_file():
         raise ModelLoadError(f"there is no file {name}", hint="give the path of a .gguf file, a folder or a hub name")

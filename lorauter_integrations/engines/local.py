@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lorauter_integrations.engines.base import Engine
-from lorauter_integrations.engines.decoding import Row, Sampler, left_padded
+from lorauter_integrations.engines.base import Engine, Limits
+from lorauter_integrations.engines.decoding import Row, left_padded
+from lorauter_integrations.engines.grammar import GrammarCompiler
 from lorauter_integrations.engines.loading import load_model
+from lorauter_integrations.engines.prefixes import PrefixCache, PrefixStats
 from lorauter_integrations.engines.prompts import PromptRenderer
-from lorauter_integrations.engines.scheduler import Scheduler
+from lorauter_integrations.engines.sampling import Sampler
+from lorauter_integrations.engines.scheduler import Scheduler, Writing
 from lorauter_integrations.engines.text_stream import TextStream
 from lorauter_integrations.errors import ContextLengthError, EngineError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixing import MixtureModel, base_shapes, fingerprint
-from lorauter_integrations.mixing.weights import GIB
+from lorauter_integrations.mixing.weights import CacheStats
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter, AdapterPool
-
-BATCH_ROWS = 32
 
 
 class LocalEngine(Engine):
@@ -35,8 +37,7 @@ class LocalEngine(Engine):
         tokenizer: its tokenizer; not changed.
         adapters: the pool; empty for the base model alone.
         name: shown in response metadata.
-        budget: bytes of adapter weights kept in memory.
-        batch_rows: most rows of one forward pass in `complete`.
+        limits: how much it may do at once and keep.
     """
 
     def __init__(
@@ -46,17 +47,26 @@ class LocalEngine(Engine):
         adapters: Mapping[str, Adapter] | None = None,
         *,
         name: str = "",
-        budget: int = GIB,
-        batch_rows: int = BATCH_ROWS,
+        limits: Limits | None = None,
     ) -> None:
         # A pool names what it knows when it is asked for what it does not; a plain dictionary would not.
         pool = adapters if isinstance(adapters, AdapterPool) else AdapterPool(adapters or {})
-        self._mixtures = MixtureModel(model, pool, budget=budget)
+        self._limits = limits or Limits()
+        self._mixtures = MixtureModel(model, pool, budget=self._limits.adapter_bytes)
         self._tokenizer = tokenizer
         self._prompts = PromptRenderer(tokenizer)
         self._name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
-        self._batch_rows = batch_rows
-        self._scheduler = Scheduler(self._mixtures, _end_tokens(model, tokenizer), most_rows=batch_rows)
+        ends = _end_tokens(model, tokenizer)
+        self._grammars = GrammarCompiler(tokenizer, int(model.config.get_text_config().vocab_size), ends)
+        self._prefixes = PrefixCache(self._limits.prefix_bytes)
+        self._scheduler = Scheduler(
+            self._mixtures,
+            ends,
+            self._prefixes,
+            most_rows=self._limits.rows,
+            most_waiting=self._limits.queue,
+            chunk=self._limits.chunk,
+        )
         prompt_form = hashlib.sha256(self._prompts.identity.encode()).hexdigest()[:8]
         self._identity = f"{fingerprint(model)}-{prompt_form}"
 
@@ -68,19 +78,22 @@ class LocalEngine(Engine):
         *,
         dtype: str = "auto",
         device: str = "auto",
-        budget: int = GIB,
-        batch_rows: int = BATCH_ROWS,
+        device_map: str = "",
+        quantization: str = "",
+        limits: Limits | None = None,
     ) -> LocalEngine:
-        """Load a model and check a folder of adapters against it.
+        """Load a model and check a folder of adapters against it; see `load_model` for the arguments.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
+            MissingExtraError: accelerate or bitsandbytes is asked for and not installed.
             PoolError: the folder cannot be used.
         """
-        loaded, tokenizer = load_model(model, dtype=dtype, device=device)
+        loaded, tokenizer = load_model(
+            model, dtype=dtype, device=device, device_map=device_map, quantization=quantization
+        )
         adapters = AdapterPool.from_folder(pool, base_shapes(loaded)) if pool else None
-        name = display_name(model)
-        return cls(loaded, tokenizer, adapters, name=name, budget=budget, batch_rows=batch_rows)
+        return cls(loaded, tokenizer, adapters, name=display_name(model), limits=limits)
 
     @property
     def name(self) -> str:
@@ -112,6 +125,24 @@ class LocalEngine(Engine):
         """Check that every adapter of a mixture is in the pool. Raises `UnknownAdapterError`."""
         self._mixtures.require(mixture)
 
+    def pin(self, adapters: Iterable[str]) -> None:
+        """Read adapters that stay in memory.
+
+        Raises:
+            UnknownAdapterError: one is not in the pool.
+            PoolError: together they exceed the budget.
+        """
+        self._mixtures.weights.pin(adapters)
+
+    def stats(self) -> EngineStats:
+        """What is in memory, and how often it served."""
+        return EngineStats(self._mixtures.weights.stats, self._prefixes.stats)
+
+    def close(self) -> None:
+        """End: callers in the middle of an answer get `EngineClosedError`, and so does every later one."""
+        self._scheduler.close()
+        self._mixtures.close()
+
     def token_ids(self, text: str) -> list[int]:
         """Ids of a bare text, without special tokens."""
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
@@ -124,12 +155,14 @@ class LocalEngine(Engine):
         """The prompt as the model reads it."""
         return self._prompts.render(request.messages, request.tools)
 
-    def stream(self, request: GenerationRequest) -> Iterator[Delta]:
+    def stream(self, request: GenerationRequest) -> Deltas:
         """Write one answer piece by piece; see `Engine.stream`."""
-        return self._deltas(self._row(request))
+        row = self._row(request)
+        row.content = self._content(request.mixture) if self._prefixes.enabled else None
+        return Deltas(row, self._scheduler.write([row]))
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
-        """Write whole answers, up to `batch_rows` at a time in one forward pass."""
+        """Write whole answers, `Limits.rows` at a time; earlier conversations are neither looked up nor kept."""
         rows = [self._row(request) for request in requests]
         for _ in self._scheduler.write(rows):
             pass
@@ -137,16 +170,16 @@ class LocalEngine(Engine):
 
     def log_likelihood(self, requests: Sequence[GenerationRequest], targets: Sequence[str]) -> list[float]:
         """Mean log-probability a token of each target; see `Engine.log_likelihood`."""
-        prompts = [self._row(request).prompt for request in requests]
+        prompts = [self._prompt(request) for request in requests]
         end = self.token_ids(self._prompts.end_of_turn) or self._end_of_turn()
         answers = [self.token_ids(target) + end for target in targets]
         for prompt, answer in zip(prompts, answers, strict=True):
             self._room(len(prompt), at_least=len(answer))
         scores: list[float] = []
-        for start in range(0, len(prompts), self._batch_rows):
-            part = slice(start, start + self._batch_rows)
+        for start in range(0, len(prompts), self._limits.rows):
+            part = slice(start, start + self._limits.rows)
             mixtures = [request.mixture for request in requests[part]]
-            with self._scheduler.turn:
+            with self._scheduler.lead():
                 scores += self._batch_likelihood(prompts[part], answers[part], mixtures)
         return scores
 
@@ -171,23 +204,28 @@ class LocalEngine(Engine):
         chances = logits.gather(2, chosen[..., None])[..., 0] - logits.logsumexp(-1)
         return [float(row[-len(answer) :].mean()) for row, answer in zip(chances, answers, strict=True)]
 
-    def _deltas(self, row: Row) -> Iterator[Delta]:
-        for _, piece in self._scheduler.write([row]):
-            yield Delta(piece)
-        if row.finish_reason == "failed":
-            raise EngineError(
-                f"the model's numbers overflowed under the mixture {row.mixture}",
-                hint="an adapter's weights or scaling are too large; `lorauter map` would give it a score of 0",
-            )
-        yield Delta("", row.completion)
+    def _prompt(self, request: GenerationRequest) -> list[int]:
+        self.require(request.mixture)
+        return self._prompts.token_ids(request.messages, request.tools)
 
     def _row(self, request: GenerationRequest) -> Row:
-        self.require(request.mixture)
-        prompt = self._prompts.token_ids(request.messages, request.tools)
+        prompt = self._prompt(request)
         options = request.options
-        most = min(options.max_tokens, self._room(len(prompt)))
-        text = TextStream(self._tokenizer, (*options.stop, *self._prompts.stop))
-        return Row(prompt, request.mixture, most, text, Sampler(options), request.keep_on)
+        constraint = self._grammars.matcher(request.grammar) if request.grammar else None
+        return Row(
+            prompt,
+            request.mixture,
+            min(options.max_tokens, self._room(len(prompt))),
+            TextStream(self._tokenizer, () if constraint else (*options.stop, *self._prompts.stop)),
+            Sampler(options, prompt, constraint),
+            request.keep_on,
+            options.logprobs,
+            options.timeout,
+        )
+
+    def _content(self, mixture: Mixture) -> tuple[tuple[str, float], ...]:
+        """What decides a token's states beside the base model: the adapters' contents and their weights."""
+        return tuple(sorted((self.adapters[name].content_hash, weight) for name, weight in mixture.items()))
 
     def _room(self, prompt: int, *, at_least: int = 1) -> int:
         """Tokens that an answer to a prompt of this many tokens may have."""
@@ -203,6 +241,43 @@ class LocalEngine(Engine):
     def _end_of_turn(self) -> list[int]:
         end = self._tokenizer.eos_token_id
         return [] if end is None else [int(end)]
+
+
+class Deltas(Iterator[Delta]):
+    """An answer being written. `close` may be called from any thread, at any time."""
+
+    def __init__(self, row: Row, writing: Writing) -> None:
+        self._row = row
+        self._writing = writing
+        self._done = False
+
+    def __next__(self) -> Delta:
+        if self._done:
+            raise StopIteration
+        if written := next(self._writing, None):
+            return Delta(written[1])
+        self._done = True
+        if self._row.finish_reason is None:  # closed before it was whole
+            raise StopIteration
+        if self._row.finish_reason == "failed":
+            raise EngineError(
+                f"the model's numbers overflowed under the mixture {self._row.mixture}",
+                hint="an adapter's weights or scaling are too large; `lorauter map` would give it a score of 0",
+            )
+        return Delta("", self._row.completion)
+
+    def close(self) -> None:
+        """Free the row; whoever waits for its next piece finds the iterator at its end."""
+        self._done = True
+        self._writing.close()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What a `LocalEngine` keeps in memory."""
+
+    adapters: CacheStats
+    prefixes: PrefixStats
 
 
 def display_name(location: str) -> str:

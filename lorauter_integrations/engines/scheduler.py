@@ -1,20 +1,26 @@
 """Continuous batching without a thread of its own: whoever waits for a token runs the next step for everyone.
 
-Rows of any number of callers share one forward pass. A caller that finds no news of its rows takes the turn and
-runs one step for all live rows; the others find their text waiting. Newcomers are read (prefill) in a forward
-pass of their own and then join the rows that are being written. There is no worker to start, to shut down or to
+Rows of any number of callers share one forward pass. A caller that finds no news of its rows takes the lead and
+runs one step for all live rows; the others wait and find their text there. Newcomers are read (prefill) in forward
+passes of their own and then join the rows that are being written. There is no worker to start, to shut down or to
 lose in a fork, and nothing runs when nobody asks.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lorauter_integrations.engines.decoding import DecodingBatch, Row
-from lorauter_integrations.errors import EngineError
+from lorauter_integrations.engines.kv_cache import RowStates
+from lorauter_integrations.engines.prefixes import PrefixCache
+from lorauter_integrations.errors import EngineClosedError, EngineError, GenerationTimeoutError, QueueFullError
 from lorauter_integrations.mixing import MixtureModel
 
 
@@ -29,7 +35,11 @@ class _Seat:
 
     @property
     def has_news(self) -> bool:
-        return bool(self.pieces) or self.error is not None or self.row.finish_reason is not None
+        return bool(self.pieces) or self.error is not None or self.gone or self.row.finish_reason is not None
+
+    @property
+    def done(self) -> bool:
+        return self.gone or (self.row.finish_reason is not None and not self.pieces)
 
 
 class Scheduler:
@@ -38,46 +48,154 @@ class Scheduler:
     Args:
         model: the base model with its adapters.
         end_tokens: ids that end an answer.
-        most_rows: rows written at once; more wait until others are done.
-
-    Attributes:
-        turn: held during every forward pass; whoever else uses the model takes it too.
+        prefixes: states of earlier conversations.
+        most_rows: rows read and written at once; more wait until others are done.
+        most_waiting: callers' rows that may wait.
+        chunk: tokens of prompts that are read between two steps of writing.
     """
 
-    def __init__(self, model: MixtureModel, end_tokens: frozenset[int], *, most_rows: int) -> None:
-        self.turn = threading.Lock()
+    def __init__(
+        self,
+        model: MixtureModel,
+        end_tokens: frozenset[int],
+        prefixes: PrefixCache,
+        *,
+        most_rows: int,
+        most_waiting: int,
+        chunk: int,
+    ) -> None:
         self._model = model
         self._end_tokens = end_tokens
+        self._prefixes = prefixes
         self._most_rows = most_rows
+        self._most_waiting = most_waiting
+        self._chunk = chunk
+        self._process = os.getpid()
+        self._closed = False
+        self._news = threading.Condition()  # re-entrant: a collected stream may leave inside this thread's own step
+        self._leader: object = None  # who runs a forward pass now
         self._waiting: deque[_Seat] = deque()
-        self._seats: dict[int, _Seat] = {}  # by the id of the row, for the rows in a batch
-        self._batches: list[DecodingBatch] = []
+        self._seats: dict[Row, _Seat] = {}  # of the rows in a batch
+        self._reading: deque[DecodingBatch] = deque()
+        self._writing: deque[DecodingBatch] = deque()
         self._just_read = False
 
-    def write(self, rows: Sequence[Row]) -> Iterator[tuple[Row, str]]:
-        """Write rows to their ends: (row, new text) as it comes. Leaving the iterator early frees the rows.
+    def write(self, rows: Sequence[Row]) -> Writing:
+        """Write rows to their ends: (row, new text) as it comes.
+
+        The rows join the queue when the iterator is first asked. A caller with many rows may join whenever there
+        is any room in the queue.
+        """
+        return Writing(self, [_Seat(row) for row in rows])
+
+    @contextmanager
+    def lead(self) -> Iterator[None]:
+        """Inside the block no step runs: for other uses of the model.
 
         Raises:
-            The error of a forward pass that one of the rows was in.
+            EngineClosedError: the engine was closed.
+            EngineError: this process is a fork of the one that made the engine.
         """
-        seats = open_seats = [_Seat(row) for row in rows]
-        self._waiting.extend(seats)
+        me = object()
         try:
-            while open_seats:
-                with self.turn:
-                    while not any(seat.has_news for seat in open_seats):
-                        if not self._step():
-                            raise EngineError(
-                                "the engine was interrupted and lost this request", hint="send it again"
-                            )
-                for seat in open_seats:
-                    if seat.error is not None:
-                        raise _for_this_caller(seat.error)
-                    while seat.pieces:
-                        yield seat.row, seat.pieces.popleft()
-                open_seats = [seat for seat in open_seats if seat.row.finish_reason is None or seat.pieces]
+            with self._news:
+                self._check_usable()
+                while self._leader is not None:
+                    self._news.wait()
+                self._leader = me
+            yield
         finally:
-            self._leave(seats)
+            self._step_back(me)
+
+    def close(self) -> None:
+        """Refuse new rows, wait for the step that runs, and give every caller an error."""
+        with self._news:
+            self._closed = True
+            self._news.notify_all()
+            while self._leader is not None and self._process == os.getpid():
+                self._news.wait()
+            self._reading.clear()
+            self._writing.clear()
+            self._waiting.clear()
+            self._seats.clear()
+            self._prefixes.clear()
+
+    def join(self, seats: Sequence[_Seat]) -> None:
+        """Put rows at the end of the queue.
+
+        Raises:
+            QueueFullError: it is full.
+            EngineClosedError: the engine was closed.
+            EngineError: this process is a fork of the one that made the engine.
+        """
+        with self._news:
+            self._check_usable()
+            waiting = sum(not seat.gone for seat in self._waiting)
+            if waiting >= self._most_waiting:
+                raise QueueFullError(
+                    f"{waiting} requests wait and {len(self._seats)} are being written; no more than "
+                    f"{self._most_waiting} may wait",
+                    hint="send it again later, or raise [engine] queue",
+                )
+            self._waiting.extend(seats)
+
+    def until_news(self, seats: Sequence[_Seat]) -> None:
+        """Wait for news of these rows; run the steps meanwhile, unless another caller does.
+
+        Raises:
+            GenerationTimeoutError: a row's time is over.
+            EngineClosedError: the engine was closed.
+        """
+        while not any(seat.has_news for seat in seats):
+            me = object()
+            try:
+                if self._take_the_lead(me, seats) and not self._step():
+                    raise EngineError("the engine was interrupted and lost this request", hint="send it again")
+            finally:
+                self._step_back(me)
+        _check_time(seats)
+
+    def leave(self, seats: Sequence[_Seat]) -> None:
+        """The caller left. May run inside a step of this very thread (garbage collection), and from any other."""
+        with self._news:
+            for seat in seats:
+                seat.gone = True
+            self._news.notify_all()
+            if self._leader is None:
+                self._sweep()
+
+    # ------------------------------------------------------------------ taking turns
+
+    def _take_the_lead(self, me: object, seats: Sequence[_Seat]) -> bool:
+        """Wait until nobody leads, and lead; False when there is news instead."""
+        with self._news:
+            while not any(seat.has_news for seat in seats):
+                self._check_usable()
+                left = _check_time(seats)
+                if self._leader is None:
+                    self._leader = me
+                    return True
+                self._news.wait(left)
+            return False
+
+    def _step_back(self, me: object) -> None:
+        with self._news:
+            if self._leader is me:
+                self._leader = None
+                self._sweep()  # nobody may come after those who left during the step
+                self._news.notify_all()
+
+    def _check_usable(self) -> None:
+        if self._process != os.getpid():
+            raise EngineError(
+                f"the engine was loaded in process {self._process} and cannot be used in its fork {os.getpid()}: "
+                "torch's threads do not survive a fork",
+                hint="load the engine after the fork (gunicorn without --preload), or start processes with spawn",
+            )
+        if self._closed:
+            raise EngineClosedError("the engine was closed", hint="load a new one")
+
+    # ------------------------------------------------------------------ steps; only the leader is here
 
     def _step(self) -> bool:
         """One forward pass: newcomers are read, or rows get a token. In turns, so that neither waits for long.
@@ -85,78 +203,151 @@ class Scheduler:
         Returns:
             False when there is nothing to do.
         """
-        self._sweep()
-        room = self._most_rows - sum(len(batch.live) for batch in self._batches)
-        newcomers = [] if self._just_read and self._batches else self._called(room)
-        self._just_read = bool(newcomers)
-        if newcomers:
-            self._read(newcomers)
-        elif self._batches:
-            batch = self._batches.pop(0)
-            self._deal(batch)
-            self._seat(batch)
-        else:
-            return False
+        with self._shared_fate(self._seats):
+            self._sweep()
+            self._call_newcomers()
+            read = bool(self._reading) and not (self._just_read and self._writing)
+            queue = self._reading if read else self._writing
+            if not queue:
+                return False
+            self._just_read = read
+            batch = queue.popleft()
+            self._run(batch)
+            if batch.live and batch.reading:
+                self._reading.append(batch)
+            elif batch.live and not (read and any(other.absorb(batch) for other in self._writing)):
+                self._writing.append(batch)
         return True
 
-    def _called(self, room: int) -> list[_Seat]:
-        """The next of those who wait, as many as there is room for."""
-        seats: list[_Seat] = []
-        while self._waiting and len(seats) < room:
+    def _call_newcomers(self) -> None:
+        """Batches of those who wait, as many rows as there is room for.
+
+        Rows are read together while that is no more than one chunk: a short prompt does not wait for a long one.
+        """
+        together: list[tuple[_Seat, tuple[int, RowStates] | None]] = []
+        longest = 0
+        while self._waiting and len(self._seats) < self._most_rows:
             seat = self._waiting.popleft()
-            if not seat.gone:
-                seats.append(seat)
-        return seats
+            if seat.gone:
+                continue
+            row = seat.row
+            known = None if row.content is None else self._prefixes.find(row.content, row.prompt)
+            unread = len(row.prompt) - (known[0] if known else 0)
+            if together and max(longest, unread) * (len(together) + 1) > self._chunk:
+                self._begin(together)
+                together, longest = [], 0
+            longest = max(longest, unread)
+            together.append((seat, known))
+            self._seats[row] = seat
+        if together:
+            self._begin(together)
 
-    def _read(self, seats: Sequence[_Seat]) -> None:
-        self._seats.update({id(seat.row): seat for seat in seats})
-        batch = DecodingBatch(self._model, [seat.row for seat in seats], self._end_tokens)
-        self._deal(batch)
-        if not any(batch.live and other.absorb(batch) for other in self._batches):
-            self._seat(batch)
+    def _begin(self, together: Sequence[tuple[_Seat, tuple[int, RowStates] | None]]) -> None:
+        rows = [seat.row for seat, _ in together]
+        with self._shared_fate(rows):
+            known = [one for _, one in together]
+            self._reading.append(DecodingBatch(self._model, rows, self._end_tokens, chunk=self._chunk, known=known))
 
-    def _seat(self, batch: DecodingBatch) -> None:
-        if batch.live:
-            self._batches.append(batch)
-
-    def _deal(self, batch: DecodingBatch) -> None:
-        """Run a batch's step and give each row's text to its seat; a failure goes to all rows of the batch."""
-        rows = list(batch.live)
-        try:
-            pieces = batch.step()
-        except BaseException as error:
-            # The cache may be half written, whatever happened (Ctrl-C too): these rows cannot go on.
-            for row in rows:
-                self._seats.pop(id(row)).error = error
+    def _run(self, batch: DecodingBatch) -> None:
+        """Run a batch's step, give each row's text to its seat, and let rows that are done leave."""
+        whole = False
+        with self._shared_fate(batch.live):
+            for row, piece in batch.step():
+                if piece:
+                    self._seats[row].pieces.append(piece)
+            done = [row for row in batch.live if row.finish_reason is not None]
+            for row in done:
+                self._remember(batch, row)
+                del self._seats[row]
+            batch.drop(done)
+            whole = True
+        if not whole:  # the cache may be half written: these rows cannot go on
             batch.live = []
+
+    def _remember(self, batch: DecodingBatch, row: Row) -> None:
+        if row.content is not None and row.finish_reason != "failed":
+            read = batch.states(row)
+            if read:
+                self._prefixes.keep(row.content, *read)
+
+    @contextmanager
+    def _shared_fate(self, rows: Collection[Row]) -> Iterator[None]:
+        """What goes wrong inside the block, Ctrl-C too, goes to the callers of all these rows."""
+        try:
+            yield
+        except BaseException as error:
+            for row in list(rows):
+                if seat := self._seats.pop(row, None):
+                    seat.error = error
             if not isinstance(error, Exception):
                 raise
-            return
-        for row, piece in pieces:
-            if piece:
-                self._seats[id(row)].pieces.append(piece)
-            if row.finish_reason is not None:
-                del self._seats[id(row)]
-
-    def _leave(self, seats: Sequence[_Seat]) -> None:
-        """The caller left. May run inside another step of this thread (garbage collection), so it never waits."""
-        for seat in seats:
-            seat.gone = True
-        if self.turn.acquire(blocking=False):
-            try:
-                self._sweep()
-            finally:
-                self.turn.release()
 
     def _sweep(self) -> None:
         """Free the rows whose callers have left."""
-        gone = {key for key, seat in self._seats.items() if seat.gone}
+        gone = {row for row, seat in self._seats.items() if seat.gone}
         if gone:
-            for batch in self._batches:
+            for batch in (*self._reading, *self._writing):
                 batch.drop(gone)
-            self._batches = [batch for batch in self._batches if batch.live]
-            for key in gone:
-                del self._seats[key]
+            self._reading = deque(batch for batch in self._reading if batch.live)
+            self._writing = deque(batch for batch in self._writing if batch.live)
+            for row in gone:
+                del self._seats[row]
+
+
+class Writing(Iterator[tuple[Row, str]]):
+    """Rows being written: (row, new text) as it comes. `close` may be called from any thread, at any time."""
+
+    def __init__(self, scheduler: Scheduler, seats: Sequence[_Seat]) -> None:
+        self._scheduler = scheduler
+        self._seats = seats
+        self._open: Sequence[_Seat] = seats
+        self._joined = False
+
+    def __next__(self) -> tuple[Row, str]:
+        try:
+            if not self._joined:
+                self._scheduler.join(self._seats)
+                self._joined = True
+            while self._open:
+                for seat in self._open:
+                    if seat.pieces:
+                        return seat.row, seat.pieces.popleft()
+                    if error := seat.error or seat.row.error:
+                        raise _for_this_caller(error)
+                self._open = [seat for seat in self._open if not seat.done]
+                if self._open:
+                    self._scheduler.until_news(self._open)
+        except BaseException:
+            self.close()
+            raise
+        raise StopIteration
+
+    def close(self) -> None:
+        """Free the rows; whoever waits in this iterator finds it at its end."""
+        if self._joined:
+            self._scheduler.leave(self._seats)
+
+    __del__ = close
+
+
+def _check_time(seats: Sequence[_Seat]) -> float | None:
+    """Seconds until the first of these rows must be whole; None when there is no such time.
+
+    Raises:
+        GenerationTimeoutError: one of them should be and is not.
+    """
+    rows = [seat.row for seat in seats if seat.row.deadline < math.inf and not seat.done]
+    if not rows:
+        return None
+    row = min(rows, key=lambda row: row.deadline)
+    left = row.deadline - time.monotonic()
+    if left <= 0:
+        raise GenerationTimeoutError(
+            f"the answer was not whole after {row.timeout:g} s: {len(row.produced)} of at most {row.max_tokens} "
+            "tokens were written",
+            hint="give it a longer timeout or a smaller max_tokens",
+        )
+    return left
 
 
 def _for_this_caller(error: BaseException) -> BaseException:

@@ -49,6 +49,10 @@ class TextStream:
         self.text += held
         return piece + held
 
+    def token(self, token: int) -> str:
+        """The text of one token alone, special ones too."""
+        return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
     def _decode(self, start: int, end: int) -> str:
         if start == end:
             return ""

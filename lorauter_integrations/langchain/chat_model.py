@@ -22,7 +22,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.generation import Completion, Delta, GenerationOptions, Message, ToolSchema
+from lorauter_integrations.generation import Completion, Delta, GenerationOptions, Grammar, Message, ToolSchema
 from lorauter_integrations.langchain.messages import from_langchain, last_chunk, metadata, usage
 from lorauter_integrations.lorauter import CHOICE_NAMES, OPTION_NAMES, Choice, LoRAuter, refuse_unknown
 from lorauter_integrations.routing import Route
@@ -51,8 +51,14 @@ class ChatLoRAuter(BaseChatModel):
     max_tokens: int | None = None
     top_p: float | None = None
     top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
     seed: int | None = None
     stop: list[str] | None = None
+    logprobs: int | None = None
+    """How many likeliest tokens to report beside each chosen one, in `response_metadata["logprobs"]`."""
+    timeout: float | None = None
+    """Seconds to the end of an answer."""
     adapters: dict[str, float] | None = None
     """Adapters with weights for every call, instead of routing."""
     task: str | None = None
@@ -139,7 +145,7 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = self.lorauter.stream(call.messages, call.options, choice=call.choice, tools=call.tools)
+        route, deltas = self.lorauter.stream(*call.what, **call.how)
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -155,7 +161,7 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = await self.lorauter.astream(call.messages, call.options, choice=call.choice, tools=call.tools)
+        route, deltas = await self.lorauter.astream(*call.what, **call.how)
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         async for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -165,10 +171,10 @@ class ChatLoRAuter(BaseChatModel):
 
     def _call(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]) -> _Call:
         """What a call asks for: its own keywords win over the fields, the fields over the settings."""
-        refuse_unknown(kwargs, (*OPTION_NAMES, *CHOICE_NAMES, "tools"), "call keyword")
+        refuse_unknown(kwargs, (*OPTION_NAMES, *CHOICE_NAMES, "tools", "grammar"), "call keyword")
         options, choice = self.lorauter.asked(self._own(), {**kwargs, **({"stop": stop} if stop else {})})
         tools = [convert_to_openai_tool(tool) for tool in kwargs.get("tools") or ()]
-        return _Call(from_langchain(messages), options, choice, tools)
+        return _Call(from_langchain(messages), options, choice, tools, kwargs.get("grammar"))
 
     def _own(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in (*OPTION_NAMES, *CHOICE_NAMES)}
@@ -180,6 +186,15 @@ class _Call:
     options: GenerationOptions
     choice: Choice
     tools: Sequence[ToolSchema]
+    grammar: Grammar | None
+
+    @property
+    def what(self) -> tuple[Sequence[Message], GenerationOptions]:
+        return self.messages, self.options
+
+    @property
+    def how(self) -> dict[str, Any]:
+        return {"choice": self.choice, "tools": self.tools, "grammar": self.grammar}
 
 
 class _ChunkWriter:

@@ -52,8 +52,12 @@ class LoRAuterLLM(LLM):
     max_tokens: int | None = Field(default=None, description="most new tokens; the settings' when None")
     top_p: float | None = Field(default=None)
     top_k: int | None = Field(default=None)
+    min_p: float | None = Field(default=None)
+    repetition_penalty: float | None = Field(default=None)
     seed: int | None = Field(default=None)
     stop: list[str] | None = Field(default=None, description="the answer ends before the first of these")
+    logprobs: int | None = Field(default=None, description="likeliest tokens beside each chosen one, in raw")
+    timeout: float | None = Field(default=None, description="seconds to the end of an answer")
     adapters: dict[str, float] | None = Field(default=None, description="for every call, instead of routing")
     task: str | None = Field(default=None, description="of every call, instead of routing")
     _lorauter: LoRAuter = PrivateAttr()
@@ -155,7 +159,7 @@ class LoRAuterLLM(LLM):
         self, messages: Sequence[Message], kwargs: dict[str, Any], build: Build[Response]
     ) -> Generator[Response, None, None]:
         options, choice = self._asked(kwargs)
-        route, deltas = self._lorauter.stream(messages, options, choice=choice)
+        route, deltas = self._lorauter.stream(messages, options, choice=choice, grammar=kwargs.get("grammar"))
         writer = _ResponseWriter(route, self._lorauter.engine.name)
         return (build(*writer.piece(delta)) for delta in deltas)
 
@@ -163,14 +167,14 @@ class LoRAuterLLM(LLM):
         self, messages: Sequence[Message], kwargs: dict[str, Any], build: Build[Response]
     ) -> AsyncGenerator[Response, None]:
         options, choice = self._asked(kwargs)
-        route, deltas = await self._lorauter.astream(messages, options, choice=choice)
+        route, deltas = await self._lorauter.astream(messages, options, choice=choice, grammar=kwargs.get("grammar"))
         writer = _ResponseWriter(route, self._lorauter.engine.name)
         return (build(*writer.piece(delta)) async for delta in deltas)
 
     def _asked(self, kwargs: dict[str, Any]) -> tuple[GenerationOptions, Choice]:
         """What a call asks for: its own keywords win over the fields, the fields over the settings."""
         names = (*OPTION_NAMES, *CHOICE_NAMES)
-        refuse_unknown(kwargs, names, "call keyword")
+        refuse_unknown(kwargs, (*names, "grammar"), "call keyword")
         return self._lorauter.asked({name: getattr(self, name) for name in names}, kwargs)
 
 

@@ -80,7 +80,7 @@ def raw(route: Route, completion: Completion, model: str) -> dict[str, Any]:
             "total_tokens": counted.total_tokens,
         },
         "lorauter": route.as_dict(),
-    }
+    } | ({"logprobs": {"content": tokens}} if (tokens := completion.logprobs_as_dicts()) else {})
 
 
 def chat_response(text: str, delta: str | None, facts: dict[str, Any] | None) -> ChatResponse:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from lorauter_integrations.errors import OptionError
 from lorauter_integrations.mixing.low_rank import gate
-from lorauter_integrations.mixing.weights import WeightCache, side_by_side
+from lorauter_integrations.mixing.weights import Placement, WeightCache, side_by_side
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import CONFIG, WEIGHTS, Adapter
 
@@ -35,7 +35,7 @@ def write_fused(mixture: Mixture, adapters: Mapping[str, Adapter], folder: str |
     if not mixture:
         raise OptionError("the empty mixture is the base model; there is nothing to write")
     folder = Path(folder)
-    cache = WeightCache(adapters, torch.float32, torch.device("cpu"))
+    cache = WeightCache(adapters, lambda _: Placement(torch.device("cpu"), torch.float32))
     weights = torch.tensor([list(mixture.values())], dtype=torch.float64)
     tensors, ranks = {}, {}
     for module, stack in side_by_side(mixture, cache).items():

@@ -61,6 +61,10 @@ class Stack:
         b = torch.cat([factors.b for _, factors in blocks], dim=1)
         return cls(a, b, layout)
 
+    def to(self, dtype: torch.dtype) -> Stack:
+        """The same in another type; itself when it has that type."""
+        return self if self.a.dtype == dtype else Stack(self.a.to(dtype), self.b.to(dtype), self.layout)
+
 
 def gate(weights: Tensor, layout: Sequence[tuple[int, int, float]], like: Tensor) -> Tensor:
     """The gate of each row: ``w_i s_i`` repeated for every rank of adapter i.
@@ -80,7 +84,7 @@ def gate(weights: Tensor, layout: Sequence[tuple[int, int, float]], like: Tensor
 
 
 def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, gates: Tensor | None) -> Tensor:
-    """``y + B (g * (A x))``, the last product and the sum in one operation.
+    """``y + B (g * (A x))``, computed in the type of the factors and returned in that of y.
 
     Args:
         y: *Shape:* ``(..., outputs)``.
@@ -89,7 +93,9 @@ def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, gates: Tensor | Non
         b: *Shape:* ``(outputs, ranks)``.
         gates: to be multiplied with ``A x``; None when they are in B already.
     """
-    inner = linear(x, a)
+    inner = linear(x.to(a.dtype), a)
     if gates is not None:
         inner = inner * gates
-    return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), b.T).view(y.shape)
+    if y.dtype == b.dtype:  # the last product and the sum in one operation
+        return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), b.T).view(y.shape)
+    return (y + linear(inner, b)).to(y.dtype)

@@ -10,17 +10,24 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lorauter_integrations.errors import EngineError
 from lorauter_integrations.mixing.low_rank import Stack, add_low_rank, gate
-from lorauter_integrations.mixing.weights import GIB, WeightCache, side_by_side
+from lorauter_integrations.mixing.weights import (
+    GIB,
+    WeightCache,
+    model_device,
+    model_dtype,
+    placements,
+    side_by_side,
+)
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
@@ -34,8 +41,30 @@ class _Part:
     gates: Tensor | None
 
 
-_Plan: TypeAlias = Mapping[str, _Part]
+Form = TypeVar("Form", Stack, _Part)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms(Generic[Form]):
+    """The same in two types: for a pass over many tokens and for one over few; often one object."""
+
+    many: Form
+    few: Form
+
+    @property
+    def nbytes(self) -> int:
+        different = [self.many] if self.few is self.many else [self.many, self.few]
+        return sum(form.a.nbytes + form.b.nbytes for form in different)
+
+
+_Plan: TypeAlias = Mapping[str, _Forms[_Part]]
 """What the hooks add during a forward pass, by module."""
+
+FEW = 16
+"""Tokens of a pass up to which a CPU multiplies small float32 matrices faster than 16-bit ones.
+
+A 16-bit product costs about 15 microseconds before it begins (oneDNN), a float32 one 2; measured with torch 2.13.
+"""
 
 
 class MixtureModel:
@@ -50,13 +79,12 @@ class MixtureModel:
     def __init__(self, model: nn.Module, adapters: Mapping[str, Adapter], *, budget: int = GIB) -> None:
         self.model = model
         self.adapters = adapters
-        first = next(model.parameters())
-        self.device: torch.device = first.device
-        self.dtype: torch.dtype = first.dtype
+        self.device = model_device(model)  # where token ids go in
+        self.dtype = model_dtype(model)
         # Half for single adapters, a quarter each for sets of adapters side by side and for what is made of them.
-        self.weights = WeightCache(adapters, self.dtype, self.device, budget=budget // 2)
+        self.weights = WeightCache(adapters, placements(model), budget=budget // 2)
         self._budget = budget
-        self._stacks: OrderedDict[tuple[str, ...], Mapping[str, Stack]] = OrderedDict()
+        self._stacks: OrderedDict[tuple[str, ...], Mapping[str, _Forms[Stack]]] = OrderedDict()
         self._plans: OrderedDict[tuple[Mixture, ...], _Plan] = OrderedDict()
         self._hooks: dict[str, Any] = {}
         self._active = threading.local()
@@ -112,22 +140,30 @@ class MixtureModel:
         stacks = self._stacked(names)
         self._attach(stacks)
         weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in rows], dtype=torch.float64)
-        gates = {stack.layout: gate(weights, stack.layout, stack.a) for stack in stacks.values()}
-        if len(rows) > 1:
-            return {module: _Part(s.a, s.b, gates[s.layout]) for module, s in stacks.items()}
-        return {module: _Part(s.a, s.b * gates[s.layout][0], None) for module, s in stacks.items()}
+        gates: dict[object, Tensor] = {}  # most modules have one layout, so one gate
 
-    def _stacked(self, names: tuple[str, ...]) -> Mapping[str, Stack]:
+        def part(stack: Stack) -> _Part:
+            key = (stack.layout, stack.a.dtype, stack.a.device)
+            if key not in gates:
+                gates[key] = gate(weights, stack.layout, stack.a)
+            return _Part(stack.a, stack.b, gates[key]) if len(rows) > 1 else _merged(stack, gates[key])
+
+        return {
+            module: _Forms(many := part(pair.many), many if pair.few is pair.many else part(pair.few))
+            for module, pair in stacks.items()
+        }
+
+    def _stacked(self, names: tuple[str, ...]) -> Mapping[str, _Forms[Stack]]:
         """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
         if names in self._stacks:
             self._stacks.move_to_end(names)
             return self._stacks[names]
-        stacks = side_by_side(names, self.weights)
+        stacks = {module: _in_both_types(stack) for module, stack in side_by_side(names, self.weights).items()}
         self._stacks[names] = stacks
         _shrink(self._stacks, self._budget // 4)
         return stacks
 
-    def _attach(self, modules: Mapping[str, Stack]) -> None:
+    def _attach(self, modules: Iterable[str]) -> None:
         for name in modules:
             if name not in self._hooks:
                 self._hooks[name] = self.model.get_submodule(name).register_forward_hook(self._hook(name))
@@ -135,18 +171,30 @@ class MixtureModel:
     def _hook(self, name: str) -> Any:
         def add_mixture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
             plan: _Plan | None = getattr(self._active, "plan", None)
-            part = plan.get(name) if plan else None
-            if part is None:
+            forms = plan.get(name) if plan else None
+            if forms is None:
                 return None
-            gates = None if part.gates is None else _gates_for(args[0], part.gates, name)
-            return add_low_rank(output, args[0], part.a, part.b, gates)
+            x = args[0].to(forms.many.a.device)  # accelerate moves a module's input only after this hook has seen it
+            part = forms.few if x.numel() <= FEW * x.shape[-1] else forms.many
+            gates = None if part.gates is None else _gates_for(x, part.gates, name)
+            return add_low_rank(output, x, part.a, part.b, gates)
 
         return add_mixture
 
 
-def _shrink(kept: OrderedDict[Any, Mapping[str, Stack]] | OrderedDict[Any, _Plan], budget: int) -> None:
+def _in_both_types(stack: Stack) -> _Forms[Stack]:
+    slow_when_small = stack.a.device.type == "cpu" and stack.a.dtype in (torch.bfloat16, torch.float16)
+    return _Forms(stack, stack.to(torch.float32) if slow_when_small else stack)
+
+
+def _merged(stack: Stack, gates: Tensor) -> _Part:
+    """The part of a batch with one mixture: the gate is multiplied into B once."""
+    return _Part(stack.a, stack.b * gates[0], None)
+
+
+def _shrink(kept: OrderedDict[Any, Mapping[str, _Forms[Any]]], budget: int) -> None:
     """Drop the least used until the rest fits; the last used one stays whatever its size."""
-    sizes = [sum(part.a.nbytes + part.b.nbytes for part in parts.values()) for parts in kept.values()]
+    sizes = [sum(forms.nbytes for forms in modules.values()) for modules in kept.values()]
     while len(sizes) > 1 and sum(sizes) > budget:
         kept.popitem(last=False)
         sizes.pop(0)
@@ -181,7 +229,16 @@ def fingerprint(model: nn.Module) -> str:
     """Tells base models apart: a hash of every weight's name, shape, type and first and last 16 values."""
     digest = hashlib.sha256()
     for name, weight in model.state_dict().items():
-        flat = weight.detach().flatten()
+        flat = _in_memory(model, name, weight).detach().flatten()
         ends = torch.cat([flat[:16], flat[-16:]]).float().cpu().numpy().tobytes()
         digest.update(json.dumps([name, list(weight.shape), str(weight.dtype)]).encode() + ends)
     return digest.hexdigest()[:16]
+
+
+def _in_memory(model: nn.Module, name: str, weight: Tensor) -> Tensor:
+    """A weight with its values: accelerate keeps those of offloaded modules beside the model."""
+    if not weight.is_meta:
+        return weight
+    module, _, own = name.rpartition(".")
+    kept: Tensor = model.get_submodule(module)._hf_hook.weights_map[own]  # type: ignore[union-attr, index]
+    return kept

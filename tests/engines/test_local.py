@@ -1,3 +1,5 @@
+import json
+import re
 import threading
 
 import pytest
@@ -7,13 +9,21 @@ from conftest import pico_model, pico_tokenizer
 from lorauter_integrations import (
     GenerationOptions,
     GenerationRequest,
+    Grammar,
+    Limits,
     LocalEngine,
     Message,
     Mixture,
 )
 from lorauter_integrations.engines.base import completion_of
 from lorauter_integrations.engines.loading import load_model, model_shapes, pick_device
-from lorauter_integrations.errors import ContextLengthError, EngineError, ModelLoadError, UnknownAdapterError
+from lorauter_integrations.errors import (
+    ContextLengthError,
+    EngineError,
+    ModelLoadError,
+    OptionError,
+    UnknownAdapterError,
+)
 from lorauter_integrations.mixing import base_shapes
 
 PROMPTS = ["Hi", "A rather longer prompt, so that rows differ in length", "x " * 30, "42?"]
@@ -277,3 +287,82 @@ def test_a_plain_dictionary_of_adapters_names_what_it_has():
     engine = LocalEngine(pico_model(), pico_tokenizer(), {})
     with pytest.raises(UnknownAdapterError, match=r"no adapter 'x'\nHint: the pool has none"):
         engine.require(Mixture({"x": 1.0}))
+
+
+def test_logprobs_are_those_of_the_model_under_the_mixture(pico_engine):
+    mixture = Mixture({"plain": 0.7})
+    asked = request("abc", mixture, temperature=1.0, seed=2, logprobs=3, repetition_penalty=1.3)
+    answer = completion_of(pico_engine.stream(asked))
+    assert len(answer.logprobs) == answer.usage.completion_tokens == 12
+    prompt = pico_tokenizer()(pico_engine.render(asked), add_special_tokens=False).input_ids
+    chosen = [pico_tokenizer().convert_tokens_to_ids(pico_tokenizer().tokenize(one.token)) for one in answer.logprobs]
+    readable = [place for place, ids in enumerate(chosen) if len(ids) == 1]  # a byte alone may not be a character
+    assert readable
+    ids = torch.tensor([[*prompt, *(ids[0] if len(ids) == 1 else 0 for ids in chosen)]])
+    until = next((place for place, ids in enumerate(chosen) if len(ids) != 1), len(chosen))
+    with pico_engine.mixtures.rows([mixture]), torch.inference_mode():
+        chances = pico_engine.mixtures.model(input_ids=ids).logits[0].log_softmax(-1)
+    for place in range(until):
+        one, here = answer.logprobs[place], chances[len(prompt) + place - 1]
+        assert one.logprob == pytest.approx(float(here[chosen[place][0]]), abs=1e-4)
+        assert [value for _, value in one.top] == pytest.approx(here.topk(3).values.tolist(), abs=1e-4)
+    assert not completion_of(pico_engine.stream(request("abc", mixture))).logprobs
+
+
+def test_pinned_adapters_stay_while_others_come_and_go(pico_pool):
+    size = sum(p.rank * (p.inputs + p.outputs) * 4 for p in pico_pool["plain"].parts.values())
+    engine = LocalEngine(pico_model(), pico_tokenizer(), pico_pool, limits=Limits(adapter_bytes=2 * 3 * size))
+    engine.pin(["plain"])
+    for name in ("alphas", "mlp", "ranks", "rslora", "alphas", "mlp"):
+        answer(engine, "x", Mixture({name: 1.0}), max_tokens=1)
+        assert engine.stats().adapters.bytes <= 3 * size
+    stats = engine.stats().adapters
+    assert "plain" in engine.mixtures.weights.resident
+    assert stats.pinned == 1
+    assert stats.evictions > 0
+    with pytest.raises(UnknownAdapterError, match="nope"):
+        engine.pin(["nope"])
+
+
+GRAMMARS = [
+    Grammar.json_schema({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}),
+    Grammar.json_schema({"enum": ["red", "green"]}),
+    Grammar.lark("start: /[a-c]{5}/"),
+    Grammar.json_schema({"type": "array", "items": {"type": "boolean"}, "minItems": 3, "maxItems": 3}),
+]
+
+
+def test_rows_of_one_batch_have_their_own_grammars(pico_engine):
+    requests = [
+        GenerationRequest(
+            [Message("user", f"prompt {n}")],
+            MIXTURES[n % 4],
+            GenerationOptions(100, temperature=n % 2, seed=n),
+            grammar=g,
+        )
+        for n, g in enumerate([*GRAMMARS, *GRAMMARS, None])
+    ]
+    answers = pico_engine.complete(requests)
+    for place in (0, 4):
+        assert isinstance(json.loads(answers[place].text)["n"], int)
+    for place in (1, 5):
+        assert json.loads(answers[place].text) in ("red", "green")
+    for place in (2, 6):
+        assert re.fullmatch("[a-c]{5}", answers[place].text)
+    for place in (3, 7):
+        assert [type(one) for one in json.loads(answers[place].text)] == [bool] * 3
+    assert {answer.finish_reason for answer in answers[:8]} == {"stop"}
+    assert answers == [completion_of(pico_engine.stream(one)) for one in requests]
+
+
+def test_an_answer_that_is_whole_ends_without_another_step(pico_engine):
+    steps = []
+    pico_engine.mixtures.model.register_forward_pre_hook(lambda *_: steps.append(1))
+    asked = GenerationRequest([Message("user", "x")], grammar=Grammar.lark('start: "abc"'))
+    answer = completion_of(pico_engine.stream(asked))
+    assert (answer.text, answer.finish_reason, len(steps)) == ("abc", "stop", 3)
+
+
+def test_a_grammar_that_cannot_be_compiled_is_refused_before_anything_runs(pico_engine):
+    with pytest.raises(OptionError, match="the lark grammar cannot be compiled"):
+        pico_engine.stream(GenerationRequest([Message("user", "x")], grammar=Grammar.lark("start: nowhere")))

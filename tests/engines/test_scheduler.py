@@ -1,14 +1,25 @@
 """Requests of many callers in one forward pass: the pico model, real threads."""
 
 import gc
+import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from conftest import pico_model, pico_tokenizer
 
-from lorauter_integrations import GenerationOptions, GenerationRequest, LocalEngine, Message, Mixture
+from lorauter_integrations import GenerationOptions, GenerationRequest, Limits, LocalEngine, Message, Mixture
 from lorauter_integrations.engines.base import completion_of
+from lorauter_integrations.errors import (
+    EngineClosedError,
+    EngineError,
+    GenerationTimeoutError,
+    OptionError,
+    QueueFullError,
+)
 
 MIXTURES = [
     {},
@@ -26,6 +37,19 @@ def request(number, **options):
     facts = {"max_tokens": 10 + number, **options}
     text = f"prompt {number} " * (1 + 3 * (number % 3))
     return GenerationRequest([Message("user", text)], Mixture(MIXTURES[number % 8]), GenerationOptions(**facts))
+
+
+def small_engine(pool, **limits):
+    return LocalEngine(pico_model(), pico_tokenizer(), pool, limits=Limits(**limits))
+
+
+def passes(engine, seen=None):
+    """The shape of the ids of every forward pass that the engine will make."""
+    shapes = [] if seen is None else seen
+    engine.mixtures.model.register_forward_pre_hook(
+        lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    return shapes
 
 
 @pytest.fixture
@@ -47,7 +71,7 @@ def together(engine, requests):
         got[place] = completion_of(engine.stream(requests[place]))
 
     threads = [threading.Thread(target=work, args=(place,)) for place in range(len(requests))]
-    with engine._scheduler.turn:  # nobody begins before everybody waits, however slow the machine is
+    with engine._scheduler.lead():  # nobody begins before everybody waits, however slow the machine is
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + 60
@@ -81,7 +105,7 @@ def test_a_newcomer_joins_in_the_middle_and_changes_nothing(pico_engine):
 
 
 def test_more_rows_than_fit_wait_for_their_turn(pico_pool, steps, pico_engine):
-    small = LocalEngine(pico_engine.mixtures.model, pico_tokenizer(), pico_pool, batch_rows=3)
+    small = LocalEngine(pico_engine.mixtures.model, pico_tokenizer(), pico_pool, limits=Limits(rows=3))
     requests = [request(n, max_tokens=4 + n) for n in range(8)]
     alone = [completion_of(small.stream(one)) for one in requests]
     steps.clear()
@@ -104,7 +128,7 @@ def test_a_closed_stream_frees_its_row_at_once_and_harms_no_other(pico_engine, s
 def test_an_abandoned_stream_is_freed_even_if_it_is_collected_during_a_step(pico_engine, steps):
     abandoned = pico_engine.stream(request(2, max_tokens=400))
     next(abandoned)
-    with pico_engine._scheduler.turn:  # as when the garbage collector runs inside a forward pass
+    with pico_engine._scheduler.lead():  # as when the garbage collector runs inside a forward pass
         del abandoned
         gc.collect()
     steps.clear()
@@ -131,8 +155,6 @@ def test_a_step_that_fails_reaches_all_its_callers_and_the_engine_goes_on(pico_e
 
 
 def test_an_interrupt_stops_its_caller_and_tells_the_others(pico_engine):
-    from lorauter_integrations.errors import EngineError
-
     streams = [pico_engine.stream(request(n, max_tokens=30)) for n in range(2)]
     for stream in streams:
         next(stream)
@@ -182,11 +204,247 @@ def test_a_model_with_sliding_windows_writes_rows_side_by_side(pico_pool):
 
 
 def test_a_request_lost_by_an_interrupt_is_an_error_and_no_endless_wait(pico_engine):
-    from lorauter_integrations.errors import EngineError
-
     stream = pico_engine.stream(request(1, max_tokens=30))
     next(stream)
-    pico_engine._scheduler._batches.clear()  # as Ctrl-C between two lines could leave it
+    pico_engine._scheduler._writing.clear()  # as Ctrl-C between two lines could leave it
     with pytest.raises(EngineError, match="lost this request"):
         list(stream)
     assert completion_of(pico_engine.stream(request(1)))
+
+
+def test_thirty_two_requests_of_eight_threads_equal_their_serial_results(pico_pool):
+    engine = small_engine(pico_pool, rows=5, chunk=40)
+    requests = [
+        request(n, temperature=n % 3 * 0.5, seed=n, top_k=n % 4 * 5, min_p=0.02 * (n % 2), stop=("q", "zz")[: n % 3])
+        for n in range(32)
+    ]
+    alone = [completion_of(engine.stream(one)) for one in requests]
+    got = {}
+
+    def work(thread):
+        for place in range(thread, 32, 8):
+            got[place] = completion_of(engine.stream(requests[place]))
+
+    threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [got[place] for place in range(32)] == alone
+
+
+def test_killing_one_request_of_eight_changes_nothing_for_the_others(pico_engine):
+    requests = [request(n, max_tokens=30) for n in range(8)]
+    alone = [completion_of(pico_engine.stream(one)) for one in requests]
+    streams = [pico_engine.stream(one) for one in requests]
+    for stream in streams:
+        next(stream)
+    streams[3].close()
+    assert next(streams[3], None) is None
+    rest = [completion_of(stream) for place, stream in enumerate(streams) if place != 3]
+    assert rest == [one for place, one in enumerate(alone) if place != 3]
+
+
+def test_a_long_prompt_is_read_in_chunks_and_the_others_go_on_between_them(pico_pool):
+    engine = small_engine(pico_pool, chunk=32, prefix_bytes=0)
+    long = GenerationRequest(
+        [Message("user", "long " * 40)], Mixture({"plain": 1.0}), GenerationOptions(max_tokens=6)
+    )
+    whole = completion_of(small_engine(pico_pool, chunk=1000).stream(long))
+    shapes = passes(engine)
+    writing = engine.stream(request(3, max_tokens=60))
+    next(writing)
+    shapes.clear()
+    assert completion_of(engine.stream(long)) == whole
+    reads = [place for place, (_, tokens) in enumerate(shapes) if tokens > 1]
+    assert [shapes[place] for place in reads[:-1]] == [(1, 32)] * (len(reads) - 1)
+    assert len(reads) >= 6
+    assert all(second - first == 2 for first, second in itertools.pairwise(reads))  # a token for the other between
+    writing.close()
+
+
+def test_a_short_prompt_does_not_wait_until_a_long_one_is_read(pico_pool):
+    engine = small_engine(pico_pool, chunk=32, prefix_bytes=0)
+    long = GenerationRequest([Message("user", "long " * 100)], options=GenerationOptions(max_tokens=2))
+    short = GenerationRequest([Message("user", "hi")], options=GenerationOptions(max_tokens=2))
+    shapes = passes(engine)
+    together(engine, [long, short])
+    assert shapes.index((1, engine.count_tokens(short))) <= 2
+
+
+def test_a_chunk_is_shared_by_the_rows_that_are_read_together(pico_pool):
+    engine = small_engine(pico_pool, chunk=200, prefix_bytes=0)
+    requests = [request(n, max_tokens=3) for n in range(8)]
+    alone = [completion_of(engine.stream(one)) for one in requests]
+    shapes = passes(engine)
+    assert engine.complete(requests) == alone
+    assert max(rows * tokens for rows, tokens in shapes) <= 200
+
+
+def test_a_full_queue_is_an_error_with_the_numbers(pico_pool):
+    engine = small_engine(pico_pool, rows=1, queue=2)
+    streams = [engine.stream(request(n, max_tokens=20)) for n in range(4)]
+    next(streams[0])
+    threads = [threading.Thread(target=list, args=(stream,)) for stream in streams[1:3]]
+    with engine._scheduler.lead():
+        for thread in threads:
+            thread.start()
+        while len(engine._scheduler._waiting) < 2:
+            time.sleep(0.001)
+        with pytest.raises(
+            QueueFullError, match=r"(?s)2 requests wait and 1 are being written; no more than 2.*Hint"
+        ):
+            next(streams[3])
+    streams[0].close()
+    for thread in threads:
+        thread.join()
+    assert completion_of(engine.stream(request(3, max_tokens=20)))  # and there is room again
+
+
+def test_a_list_larger_than_the_queue_is_answered(pico_pool):
+    engine = small_engine(pico_pool, rows=2, queue=1)
+    assert len(engine.complete([request(n, max_tokens=3) for n in range(9)])) == 9
+
+
+def test_a_callback_that_fails_harms_no_other_row(pico_engine):
+    requests = [request(n, max_tokens=25) for n in range(3)]
+    alone = [completion_of(pico_engine.stream(one)) for one in requests]
+
+    def of_the_second(text):
+        if len(text) > 3:
+            raise ZeroDivisionError("in my own callback")
+        return True
+
+    bad = GenerationRequest(requests[1].messages, requests[1].mixture, requests[1].options, keep_on=of_the_second)
+    streams = [pico_engine.stream(one) for one in (requests[0], bad, requests[2])]
+    for stream in streams:
+        next(stream)
+    with pytest.raises(ZeroDivisionError, match="in my own callback") as caught:
+        list(streams[1])
+    assert caught.traceback[-1].name == "of_the_second"
+    assert [completion_of(streams[0]), completion_of(streams[2])] == [alone[0], alone[2]]
+
+
+def slowed(engine, seconds=0.03):
+    return engine.mixtures.model.register_forward_pre_hook(lambda *_: time.sleep(seconds))
+
+
+def test_a_timeout_is_an_error_with_the_numbers_and_frees_the_row(pico_engine, steps):
+    hook = slowed(pico_engine)
+    stream = pico_engine.stream(request(1, max_tokens=500, timeout=0.2))
+    with pytest.raises(GenerationTimeoutError, match=r"(?s)not whole after 0.2 s: \d+ of at most 500 tokens.*Hint"):
+        list(stream)
+    hook.remove()
+    steps.clear()
+    assert completion_of(pico_engine.stream(request(2, max_tokens=4)))
+    assert set(steps) == {1}
+
+
+def test_a_timeout_reaches_one_who_waits_for_another_callers_step(pico_engine):
+    with pico_engine._scheduler.lead(), pytest.raises(TimeoutError, match=r"not whole after 0.1 s: 0 of at most 11"):
+        list(pico_engine.stream(request(1, timeout=0.1)))
+
+
+def test_a_stream_is_closed_by_another_thread_in_the_middle_of_waiting(pico_engine):
+    stream = pico_engine.stream(request(1, max_tokens=400))
+    got = []
+    thread = threading.Thread(target=lambda: got.extend(stream))
+    with pico_engine._scheduler.lead():
+        thread.start()
+        while not pico_engine._scheduler._waiting:
+            time.sleep(0.001)
+        stream.close()
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+    assert got == []
+
+
+def test_a_closed_engine_says_so_to_those_who_wait_and_to_those_who_come(pico_engine):
+    stream = pico_engine.stream(request(1, max_tokens=400))
+    next(stream)
+    pico_engine.close()
+    for late in (stream, pico_engine.stream(request(2))):
+        with pytest.raises(EngineClosedError, match="the engine was closed"):
+            list(late)
+    with pytest.raises(EngineClosedError, match="the engine was closed"):
+        pico_engine.log_likelihood([request(1)], ["x"])
+
+
+@pytest.mark.parametrize("limit", ["rows", "queue", "chunk", "adapter_bytes"])
+def test_limits_of_nothing_are_refused(limit):
+    with pytest.raises(OptionError, match=f"{limit} must be at least 1, not 0"):
+        Limits(**{limit: 0})
+
+
+ENGINE_IN_A_PROCESS = """
+import asyncio, os, sys, threading
+sys.path.insert(0, {tests!r})
+from conftest import pico_model, pico_tokenizer
+from lorauter_integrations import GenerationOptions, GenerationRequest, LocalEngine, Message
+from lorauter_integrations.engines.base import completion_of
+from lorauter_integrations.lorauter import in_threads
+
+engine = LocalEngine(pico_model(), pico_tokenizer())
+request = GenerationRequest([Message("user", "hello")], options=GenerationOptions(max_tokens=300))
+"""
+
+
+def in_a_process(code):
+    tests = os.path.dirname(os.path.dirname(__file__))
+    program = ENGINE_IN_A_PROCESS.format(tests=tests) + code
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_use_after_a_fork_is_an_error_and_no_hang():
+    code = """
+completion_of(engine.stream(request))
+child = os.fork()
+if child == 0:
+    try:
+        completion_of(engine.stream(request))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", completion_of(engine.stream(request)).usage.completion_tokens)
+"""
+    out = in_a_process(code).stdout
+    assert "EngineError the engine was loaded in process" in out
+    assert "Hint: load the engine after the fork" in out
+    assert "parent" in out
+
+
+def test_nothing_is_left_behind_at_the_interpreters_exit():
+    code = """
+async def leave():
+    stream = in_threads(engine.stream(request))
+    async for _ in stream:
+        break
+    tasks = [asyncio.ensure_future(anext(in_threads(engine.stream(request)))) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    for task in tasks:
+        task.cancel()
+
+asyncio.run(leave())
+while engine._scheduler._seats:
+    pass  # the step that runs
+print("all rows are free")
+"""
+    done = in_a_process(code)
+    assert done.stdout == "all rows are free\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_other_uses_of_the_model_wait_for_their_turn(pico_engine):
+    """A likelihood is asked in the middle of an answer, by another thread."""
+    alone = completion_of(pico_engine.stream(request(2, max_tokens=20)))
+    value = pico_engine.log_likelihood([request(5)], ["abc"])
+    stream = pico_engine.stream(request(2, max_tokens=20))
+    next(stream)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(pico_engine.log_likelihood([request(5)], ["abc"])))
+    thread.start()
+    assert completion_of(stream) == alone
+    thread.join()
+    assert got == [value]

@@ -7,6 +7,7 @@ from conftest import pico_model
 from lorauter_integrations import Mixture, MixtureModel
 from lorauter_integrations.errors import EngineError, OptionError, PoolError
 from lorauter_integrations.mixing import WeightCache, fingerprint, write_fused
+from lorauter_integrations.mixing.weights import placements
 
 IDS = torch.arange(12).reshape(1, 12)
 
@@ -69,11 +70,11 @@ def test_a_wrong_number_of_mixtures_is_refused(pico_pool):
 
 
 def test_the_cache_drops_the_least_used_within_its_budget(pico_pool):
-    one = WeightCache(pico_pool, torch.float32, torch.device("cpu"))
+    one = WeightCache(pico_pool, placements(pico_model()))
     one["plain"]
     size = one.size
     assert size == sum(part.rank * (part.inputs + part.outputs) * 4 for part in pico_pool["plain"].parts.values())
-    cache = WeightCache(pico_pool, torch.float32, torch.device("cpu"), budget=2 * size)
+    cache = WeightCache(pico_pool, placements(pico_model()), budget=2 * size)
     for name in ("plain", "alphas", "plain", "mlp"):
         cache[name]
     assert cache.resident == ["plain", "mlp"]
@@ -81,7 +82,7 @@ def test_the_cache_drops_the_least_used_within_its_budget(pico_pool):
 
 
 def test_an_adapter_larger_than_the_budget_still_serves(pico_pool):
-    cache = WeightCache(pico_pool, torch.float32, torch.device("cpu"), budget=1)
+    cache = WeightCache(pico_pool, placements(pico_model()), budget=1)
     assert cache["wide"]
     assert cache["plain"]
     assert cache.resident == ["plain"]
@@ -162,7 +163,7 @@ def test_sets_of_adapters_are_kept_within_the_budget(pico_pool):
         for second in names:
             logits(mixture_model, Mixture({first: 0.5, second: 0.6}))
     for kept in (mixture_model._stacks, mixture_model._plans):
-        held = sum(part.a.nbytes + part.b.nbytes for parts in kept.values() for part in parts.values())
+        held = sum(forms.nbytes for modules in kept.values() for forms in modules.values())
         assert 0 < held <= budget // 4
 
 
