@@ -1,22 +1,34 @@
 """A caller's JSON schema made fit for decoding: closed, bounded, and refused where it could not be kept.
 
 A small model left to itself adds keys nobody asked for, and strings, lists and numbers that never end. What may
-be written is therefore narrower than the schema, and always valid for it. Knows JSON Schema (draft 2020-12, and
-the tuples of draft 7) and what llguidance makes of it; the standard library only.
+be written is therefore narrower than the schema, and always valid for it. Follows references and recursion, and
+knows what llguidance makes of a schema; the standard library only.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from itertools import combinations
-from numbers import Real
+from itertools import permutations
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
-from lorauter_integrations.errors import OptionError, listing
+from lorauter_integrations.engines.schema_parts import (
+    KEYWORDS_OF,
+    NEVER,
+    Schema,
+    checked_parts,
+    decodable,
+    excludes,
+    merged,
+    pointer_path,
+    refusal,
+    relevant,
+    unlisted,
+    with_names,
+    written_types,
+)
 
 MOST_CHARACTERS = 512  # of a string, beyond its minLength
 MOST_ITEMS = 32  # of an array, beyond its minItems; of a dictionary, beyond its required names
@@ -29,8 +41,6 @@ DEEPEST = 4  # levels of a schema that contains itself
 SEPARATORS = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
 """Spaces as in most JSON that models have read, and nowhere else: free whitespace never ends."""
 
-PARTS = {"prefixItems", "anyOf", "oneOf", "allOf"}  # lists of schemas
-NAMED_PARTS = {"properties", "patternProperties"}  # schemas by name
 BOUNDS = {
     "minimum": ("minimum", ROUND_CEILING, 0),
     "exclusiveMinimum": ("minimum", ROUND_FLOOR, 1),
@@ -39,35 +49,6 @@ BOUNDS = {
 }
 """Which end a keyword bounds, and how its value becomes the nearest valid number: rounded, and a step further."""
 
-KEYWORDS_OF = {
-    "object": {*NAMED_PARTS, "required", "additionalProperties", "minProperties", "maxProperties"},
-    "array": {"items", "prefixItems", "minItems", "maxItems"},
-    "string": {"minLength", "maxLength", "pattern", "format"},
-    "number": {*BOUNDS, "multipleOf"},
-}
-KEYWORDS = {"type", "enum", "const", "$ref", "anyOf", "oneOf", "allOf"}.union(*KEYWORDS_OF.values())
-"""Everything else is refused below, or says nothing about which values are valid (titles, defaults, ...)."""
-
-REFUSED = {
-    "uniqueItems": "drop repeated items after parsing; in pydantic, write list instead of set",
-    "not": "say what is allowed, with enum or anyOf",
-    "if": "write anyOf with one alternative for each case",
-    "contains": "say with items what each item must be",
-    "propertyNames": "list the names in properties; in pydantic, write a model instead of a dict",
-    "dependentRequired": "write anyOf with one alternative for each case",
-    "dependentSchemas": "write anyOf with one alternative for each case",
-    "dependencies": "write anyOf with one alternative for each case",
-    "unevaluatedProperties": "leave it out: objects are closed without it",
-    "unevaluatedItems": "use items",
-    "$dynamicRef": "use $ref",
-    "$recursiveRef": "use $ref",
-}
-"""Keywords that llguidance 1.9 does not implement, and what to write instead."""
-
-FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
-FREE_FORMATS = {"path", "file-path", "directory-path", "binary", "password"}  # pydantic's: any text will do
-
-Schema: TypeAlias = dict[str, Any]
 Made: TypeAlias = Schema | Literal[False]  # False: no value is valid
 
 ANY_VALUE: Schema = {
@@ -78,18 +59,6 @@ ANY_VALUE: Schema = {
     ]
 }
 ANY = "#/$any"  # put into every schema, so that it is one definition more that contains itself
-NEVER = "$never"  # a keyword of our own: no value is valid
-SIZES = {f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties")}
-KINDS: dict[Any, tuple[str, set[str]]] = {
-    (str, list): ("a type", {"type"}),
-    list: ("a list", {"required", "enum", *PARTS}),
-    Mapping: ("an object", NAMED_PARTS),
-    str: ("a text", {"$ref", "pattern", "format"}),
-    Real: ("a number", {*SIZES, *KEYWORDS_OF["number"]}),
-}
-"""What the value of a keyword must be."""
-
-LOOK_AROUND = re.compile(r"(?<!\\)\(\?<?[=!]")
 
 
 def prepared(schema: Mapping[str, Any]) -> Schema:
@@ -97,6 +66,7 @@ def prepared(schema: Mapping[str, Any]) -> Schema:
 
     - An object has the properties that it lists and no others. `additionalProperties` with a schema stays; the
       value `true` stays where nothing is listed (a free dictionary). `{"type": "object"}` alone allows only `{}`.
+      The names of a `propertyNames` with `enum` count as listed (a dictionary with a Literal or Enum as its key).
     - `{}` allows any value, four levels deep.
     - Strings have at most 512 characters, arrays and dictionaries 32 items, dictionary keys 64 characters, integers
       19 digits, other numbers 15 digits before the point, 9 behind it and no exponent. Narrower bounds of the
@@ -116,7 +86,7 @@ def prepared(schema: Mapping[str, Any]) -> Schema:
     whole = preparation.schema(schema, _Place("$", frozenset({"#"}), 0))
     if whole is False:
         hint = "make a recursive part optional, and allow the properties that are required"
-        raise _refusal("$", f"no value is valid within {DEEPEST} levels of recursion", hint)
+        raise refusal("$", f"no value is valid within {DEEPEST} levels of recursion", hint)
     return {"x-guidance": {**SEPARATORS}, **whole, "$defs": preparation.definitions}
 
 
@@ -155,7 +125,7 @@ class _Preparation:
         while pending:
             pointer = pending.pop()
             self._links[pointer] = set()
-            for path, part in _walk(self._find(pointer, "$"), _path(pointer)):
+            for path, part in checked_parts(self._find(pointer, "$"), pointer_path(pointer)):
                 if "$ref" in part:
                     self._find(part["$ref"], f"{path}.$ref")
                     self._links[pointer].add(part["$ref"])
@@ -172,7 +142,7 @@ class _Preparation:
                 target = target[int(name) if isinstance(target, list) else name]
         except (KeyError, IndexError, ValueError, TypeError):
             hint = 'put the definition into "$defs" and refer to it as "#/$defs/NAME"'
-            raise _refusal(path, f"{pointer!r} is not a place in this schema", hint) from None
+            raise refusal(path, f"{pointer!r} is not a place in this schema", hint) from None
         return target
 
     def _level(self, pointer: str, place: _Place) -> int:
@@ -206,7 +176,7 @@ class _Preparation:
         key = (pointer, level)
         if key not in self._names:
             name = self._names[key] = str(len(self._names))
-            inside = _Place(_path(pointer), frozenset({pointer}), level)
+            inside = _Place(pointer_path(pointer), frozenset({pointer}), level)
             made = self.schema(self._find(pointer, place.path), inside)
             if made is not False:
                 self.definitions[name] = made
@@ -214,10 +184,13 @@ class _Preparation:
         return {"$ref": f"#/$defs/{name}"} if name in self.definitions else False
 
     def _flat(self, schema: Any, place: _Place) -> tuple[Schema, _Place]:
-        """The part without `allOf`, and with `$ref` only where it stands alone."""
+        """The part without `allOf` and `propertyNames`, and with `$ref` only where it stands alone."""
         if isinstance(schema, bool):
             return ({} if schema else {NEVER: True}), place
-        flat = _relevant(schema)
+        flat = relevant(schema)
+        if "propertyNames" in flat:
+            names, _ = self._inlined(flat.pop("propertyNames"), place.at("propertyNames"))
+            flat = with_names(flat, names, place.path)
         parts = flat.pop("allOf", [])
         if "$ref" in flat and (parts or len(flat) > 1):
             parts = [{"$ref": flat.pop("$ref")}, *parts]
@@ -225,7 +198,7 @@ class _Preparation:
             return self._flat(parts[0], place)
         for part in parts:
             other, place = self._inlined(part, place)
-            flat = _merged(flat, other, place.path)
+            flat = merged(flat, other, place.path)
         return flat, place
 
     def _inlined(self, schema: Any, place: _Place) -> tuple[Schema, _Place]:
@@ -243,12 +216,12 @@ class _Preparation:
     def _union(self, flat: Schema, place: _Place) -> Made:
         keyword = "anyOf" if "anyOf" in flat else "oneOf"
         beside = {key: value for key, value in flat.items() if key != keyword}
-        options = [{"allOf": [beside, option]} if beside else option for option in _decodable(flat[keyword])]
+        options = [{"allOf": [beside, option]} if beside else option for option in decodable(flat[keyword])]
         if keyword == "oneOf":
             inlined = [self._inlined(option, place)[0] for option in options]
-            if not all(_apart(one, other) for one, other in combinations(inlined, 2)):
+            if not all(excludes(one, other) for one, other in permutations(inlined, 2)):
                 hint = "write anyOf, or give the alternatives a required property with a const each"
-                raise _refusal(f"{place.path}.oneOf", "alternatives that may both be valid", hint)
+                raise refusal(f"{place.path}.oneOf", "alternatives that may both be valid", hint)
         made = [self.schema(option, place.at(f"{keyword}[{n}]")) for n, option in enumerate(options)]
         possible = [option for option in made if option is not False]
         if len(possible) == 1:
@@ -258,9 +231,9 @@ class _Preparation:
     def _typed(self, flat: Schema, place: _Place) -> Made:
         types: list[str] = []
         limits: Schema = {}
-        for kind in _types(flat):
-            make = self._makers.get(kind, _unlimited)
-            made = make(flat, place)
+        for kind in written_types(flat):
+            make = self._makers.get(kind)
+            made = make(flat, place) if make else {}
             if made is not False:
                 types.append(kind)
                 limits |= made
@@ -269,9 +242,6 @@ class _Preparation:
     def _object(self, flat: Schema, place: _Place) -> Made:
         listed = dict(flat.get("properties", {}))
         patterns = flat.get("patternProperties", {})
-        rest = flat.get("additionalProperties", False)
-        if _is_anything(rest) and (listed or patterns):
-            rest = False
         required = list(dict.fromkeys(flat.get("required", ())))
         for name in required:
             listed.setdefault(name, flat.get("additionalProperties", True))
@@ -279,7 +249,7 @@ class _Preparation:
         if any(made[name] is False for name in required):
             return False
         named = {key: self.schema(part, place.at(f"patternProperties.{key}")) for key, part in patterns.items()}
-        others = self.schema(rest, place.at("additionalProperties"))
+        others = self.schema(unlisted(flat), place.at("additionalProperties"))
         if not listed and not named and others is not False:
             named, others = {DICTIONARY_KEY: others}, False  # the same, with keys that end
         counts = _counts(flat, len(listed), len(required), closed=not named and others is False, path=place.path)
@@ -312,7 +282,7 @@ def _counts(flat: Schema, listed: int, required: int, *, closed: bool, path: str
     least, most = flat.get("minProperties", 0), flat.get("maxProperties")
     if not closed and least > required + 1:
         # Free names may repeat in the text, and then count once.
-        raise _refusal(f"{path}.minProperties", f"{least} different names", "list the names in properties")
+        raise refusal(f"{path}.minProperties", f"{least} different names", "list the names in properties")
     if closed and most is not None and most >= listed:
         most = None
     if not closed and most is None and listed == required:
@@ -351,144 +321,5 @@ def _range(flat: Schema, most: int, digits: int, path: str) -> Schema:
         ends[end] = max(ends[end], inner) if end == "minimum" else min(ends[end], inner)
     if ends["minimum"] > ends["maximum"]:
         between = f"no number with {digits} digits behind the point is within the bounds"
-        raise _refusal(path, between, "use wider bounds, or another unit")
+        raise refusal(path, between, "use wider bounds, or another unit")
     return {end: int(bound) if bound == int(bound) else float(bound) for end, bound in ends.items()}
-
-
-def _unlimited(_: Schema, __: _Place) -> Schema:
-    return {}
-
-
-def _types(flat: Schema) -> Sequence[str]:
-    """The stated types, or those that the keywords speak of."""
-    stated = flat.get("type")
-    if stated is None:
-        return [kind for kind, keywords in KEYWORDS_OF.items() if keywords & flat.keys()]
-    return [stated] if isinstance(stated, str) else stated
-
-
-def _is_anything(schema: Any) -> bool:
-    return schema is True or (schema is not False and not _relevant(schema))
-
-
-def _relevant(schema: Mapping[str, Any]) -> Schema:
-    """The keywords that say which values are valid, in the words of draft 2020-12."""
-    kept = {key: value for key, value in schema.items() if key in KEYWORDS}
-    if isinstance(kept.get("items"), list):
-        kept["prefixItems"] = kept.pop("items")
-        if "additionalItems" in schema:
-            kept["items"] = schema["additionalItems"]
-    if kept.get("format") in FREE_FORMATS or "string" not in _types(kept):
-        kept.pop("format", None)  # any text will do; or one of OpenAPI's for numbers
-    return kept
-
-
-def _merged(one: Schema, other: Schema, path: str) -> Schema:
-    """A schema for the values that are valid for both."""
-    merged = {**one, **other}
-    for key in one.keys() & other.keys():
-        first, second = one[key], other[key]
-        if first == second:
-            continue
-        if key == "properties":
-            both = {name: {"allOf": [first[name], second[name]]} for name in first.keys() & second.keys()}
-            merged[key] = {**first, **second, **both}
-        elif key == "required":
-            merged[key] = [*first, *second]
-        elif key == "type":
-            types = _all_types(one) & _all_types(other)
-            merged[key] = sorted(types - {"integer"} if "number" in types else types)
-        else:
-            hint = "merge the parts by hand: one of allOf, or what stands beside $ref, anyOf or oneOf"
-            raise _refusal(f"{path}.{key}", "two parts say different things", hint)
-    if _speaks_of_the_rest(one, other) or _speaks_of_the_rest(other, one):
-        hint = "leave additionalProperties and items out of the parts that are merged by allOf, $ref, anyOf or oneOf"
-        raise _refusal(path, "one part limits what another part adds", hint)
-    return merged
-
-
-def _speaks_of_the_rest(one: Schema, other: Schema) -> bool:
-    """Whether "all others" in one part means something that the other part lists."""
-    closed = not _is_anything(one.get("additionalProperties", True))
-    added = {*other.get("properties", ()), *other.get("patternProperties", ())}
-    adds = added - {*one.get("properties", ()), *one.get("patternProperties", ())}
-    return bool((closed and adds) or ("items" in one and "prefixItems" in other.keys() - one.keys()))
-
-
-def _decodable(options: Sequence[Any]) -> Sequence[Any]:
-    """The alternatives without a pattern that looks around: pydantic's Decimal is a number or such a string."""
-    possible = [
-        option
-        for option in options
-        if not (isinstance(option, Mapping) and LOOK_AROUND.search(str(option.get("pattern", ""))))
-    ]
-    return possible or options
-
-
-def _apart(one: Any, other: Any) -> bool:
-    """Whether surely no value is valid for both."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return False in (one, other)
-    if NEVER in one or NEVER in other:
-        return True
-    values, others = _values(one), _values(other)
-    if values is not None and others is not None:
-        return not any(value == another for value in values for another in others)
-    common = _all_types(one) & _all_types(other)
-    required = {*one.get("required", ()), *other.get("required", ())}
-    shared = required & one.get("properties", {}).keys() & other.get("properties", {}).keys()
-    # Closing objects does not tell them apart: for the caller's own schema they are open.
-    differ = any(_apart(one["properties"][name], other["properties"][name]) for name in shared)
-    return not common or (common == {"object"} and differ)
-
-
-def _values(schema: Mapping[str, Any]) -> list[Any] | None:
-    return [schema["const"]] if "const" in schema else schema.get("enum")
-
-
-def _all_types(schema: Mapping[str, Any]) -> set[str]:
-    stated = schema.get("type", ["null", "boolean", "number", "string", "array", "object"])
-    types = {stated} if isinstance(stated, str) else set(stated)
-    return types | {"integer"} if "number" in types else types
-
-
-def _walk(schema: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """This part and all parts in it, checked, with their paths."""
-    if isinstance(schema, bool):
-        return
-    if not isinstance(schema, Mapping):
-        raise _refusal(path, f"{schema!r} is not a schema", "a schema is an object, true or false")
-    _check(schema, path)
-    yield path, schema
-    relevant = _relevant(schema)
-    for key in ("items", "additionalProperties"):
-        yield from _walk(relevant.get(key, True), f"{path}.{key}")
-    for key in NAMED_PARTS & relevant.keys():
-        for name, part in relevant[key].items():
-            yield from _walk(part, f"{path}.{key}.{name}")
-    for key in PARTS & relevant.keys():
-        for number, part in enumerate(_decodable(relevant[key])):
-            yield from _walk(part, f"{path}.{key}[{number}]")
-
-
-def _check(schema: Mapping[str, Any], path: str) -> None:
-    """Refuse what cannot be kept, and what is no schema."""
-    for key, value in schema.items():
-        if key in REFUSED and (key, value) != ("uniqueItems", False):
-            raise _refusal(f"{path}.{key}", "this keyword cannot be enforced", REFUSED[key])
-    for kind, (name, keys) in KINDS.items():
-        for key in keys & schema.keys():
-            if not isinstance(schema[key], kind) or (kind is Real and isinstance(schema[key], bool)):
-                raise _refusal(f"{path}.{key}", f"{schema[key]!r} is not {name}", "see JSON Schema, draft 2020-12")
-    relevant = _relevant(schema)
-    if relevant.get("format", "date") not in FORMATS:
-        hint = f"use pattern, or one of the formats {listing(FORMATS)}"
-        raise _refusal(f"{path}.format", f"the format {relevant['format']!r} cannot be enforced", hint)
-
-
-def _path(pointer: str) -> str:
-    return "$" + pointer.lstrip("#").replace("/", ".")
-
-
-def _refusal(path: str, reason: str, hint: str) -> OptionError:
-    return OptionError(f"the JSON schema cannot be used for decoding: {path}: {reason}", hint=hint)

@@ -8,38 +8,18 @@ lose in a fork, and nothing runs when nobody asks.
 
 from __future__ import annotations
 
-import math
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from lorauter_integrations.engines.decoding import DecodingBatch, Row
 from lorauter_integrations.engines.kv_cache import RowStates
 from lorauter_integrations.engines.prefixes import PrefixCache
-from lorauter_integrations.errors import EngineClosedError, EngineError, GenerationTimeoutError, QueueFullError
+from lorauter_integrations.engines.seat import Seat, check_time, for_this_caller
+from lorauter_integrations.errors import EngineClosedError, EngineError, QueueFullError
 from lorauter_integrations.mixing import MixtureModel
-
-
-@dataclass(slots=True, eq=False)
-class _Seat:
-    """A row's place: the text that its caller has not taken yet, what went wrong, and whether the caller left."""
-
-    row: Row
-    pieces: deque[str] = field(default_factory=deque)
-    error: BaseException | None = None
-    gone: bool = False
-
-    @property
-    def has_news(self) -> bool:
-        return bool(self.pieces) or self.error is not None or self.gone or self.row.finish_reason is not None
-
-    @property
-    def done(self) -> bool:
-        return self.gone or (self.row.finish_reason is not None and not self.pieces)
 
 
 class Scheduler:
@@ -74,8 +54,8 @@ class Scheduler:
         self._closed = False
         self._news = threading.Condition()  # re-entrant: a collected stream may leave inside this thread's own step
         self._leader: object = None  # who runs a forward pass now
-        self._waiting: deque[_Seat] = deque()
-        self._seats: dict[Row, _Seat] = {}  # of the rows in a batch
+        self._waiting: deque[Seat] = deque()
+        self._seats: dict[Row, Seat] = {}  # of the rows in a batch
         self._reading: deque[DecodingBatch] = deque()
         self._writing: deque[DecodingBatch] = deque()
         self._just_read = False
@@ -86,7 +66,7 @@ class Scheduler:
         The rows join the queue when the iterator is first asked. A caller with many rows may join whenever there
         is any room in the queue.
         """
-        return Writing(self, [_Seat(row) for row in rows])
+        return Writing(self, [Seat(row) for row in rows])
 
     @contextmanager
     def lead(self) -> Iterator[None]:
@@ -120,7 +100,7 @@ class Scheduler:
             self._seats.clear()
             self._prefixes.clear()
 
-    def join(self, seats: Sequence[_Seat]) -> None:
+    def join(self, seats: Sequence[Seat]) -> None:
         """Put rows at the end of the queue.
 
         Raises:
@@ -139,7 +119,7 @@ class Scheduler:
                 )
             self._waiting.extend(seats)
 
-    def until_news(self, seats: Sequence[_Seat]) -> None:
+    def until_news(self, seats: Sequence[Seat]) -> None:
         """Wait for news of these rows; run the steps meanwhile, unless another caller does.
 
         Raises:
@@ -153,9 +133,9 @@ class Scheduler:
                     raise EngineError("the engine was interrupted and lost this request", hint="send it again")
             finally:
                 self._step_back(me)
-        _check_time(seats)
+        check_time(seats)
 
-    def leave(self, seats: Sequence[_Seat]) -> None:
+    def leave(self, seats: Sequence[Seat]) -> None:
         """The caller left. May run inside a step of this very thread (garbage collection), and from any other."""
         with self._news:
             for seat in seats:
@@ -166,12 +146,12 @@ class Scheduler:
 
     # ------------------------------------------------------------------ taking turns
 
-    def _take_the_lead(self, me: object, seats: Sequence[_Seat]) -> bool:
+    def _take_the_lead(self, me: object, seats: Sequence[Seat]) -> bool:
         """Wait until nobody leads, and lead; False when there is news instead."""
         with self._news:
             while not any(seat.has_news for seat in seats):
                 self._check_usable()
-                left = _check_time(seats)
+                left = check_time(seats)
                 if self._leader is None:
                     self._leader = me
                     return True
@@ -224,7 +204,7 @@ class Scheduler:
 
         Rows are read together while that is no more than one chunk: a short prompt does not wait for a long one.
         """
-        together: list[tuple[_Seat, tuple[int, RowStates] | None]] = []
+        together: list[tuple[Seat, tuple[int, RowStates] | None]] = []
         longest = 0
         while self._waiting and len(self._seats) < self._most_rows:
             seat = self._waiting.popleft()
@@ -242,7 +222,7 @@ class Scheduler:
         if together:
             self._begin(together)
 
-    def _begin(self, together: Sequence[tuple[_Seat, tuple[int, RowStates] | None]]) -> None:
+    def _begin(self, together: Sequence[tuple[Seat, tuple[int, RowStates] | None]]) -> None:
         rows = [seat.row for seat, _ in together]
         with self._shared_fate(rows):
             known = [one for _, one in together]
@@ -258,7 +238,8 @@ class Scheduler:
             done = [row for row in batch.live if row.finish_reason is not None]
             for row in done:
                 self._remember(batch, row)
-                del self._seats[row]
+                seat = self._seats.pop(row)
+                seat.error, seat.over = row.error, True
             batch.drop(done)
             whole = True
         if not whole:  # the cache may be half written: these rows cannot go on
@@ -297,10 +278,10 @@ class Scheduler:
 class Writing(Iterator[tuple[Row, str]]):
     """Rows being written: (row, new text) as it comes. `close` may be called from any thread, at any time."""
 
-    def __init__(self, scheduler: Scheduler, seats: Sequence[_Seat]) -> None:
+    def __init__(self, scheduler: Scheduler, seats: Sequence[Seat]) -> None:
         self._scheduler = scheduler
         self._seats = seats
-        self._open: Sequence[_Seat] = seats
+        self._open: Sequence[Seat] = seats
         self._joined = False
 
     def __next__(self) -> tuple[Row, str]:
@@ -312,8 +293,8 @@ class Writing(Iterator[tuple[Row, str]]):
                 for seat in self._open:
                     if seat.pieces:
                         return seat.row, seat.pieces.popleft()
-                    if error := seat.error or seat.row.error:
-                        raise _for_this_caller(error)
+                    if seat.error:
+                        raise for_this_caller(seat.error)
                 self._open = [seat for seat in self._open if not seat.done]
                 if self._open:
                     self._scheduler.until_news(self._open)
@@ -328,32 +309,3 @@ class Writing(Iterator[tuple[Row, str]]):
             self._scheduler.leave(self._seats)
 
     __del__ = close
-
-
-def _check_time(seats: Sequence[_Seat]) -> float | None:
-    """Seconds until the first of these rows must be whole; None when there is no such time.
-
-    Raises:
-        GenerationTimeoutError: one of them should be and is not.
-    """
-    rows = [seat.row for seat in seats if seat.row.deadline < math.inf and not seat.done]
-    if not rows:
-        return None
-    row = min(rows, key=lambda row: row.deadline)
-    left = row.deadline - time.monotonic()
-    if left <= 0:
-        raise GenerationTimeoutError(
-            f"the answer was not whole after {row.timeout:g} s: {len(row.produced)} of at most {row.max_tokens} "
-            "tokens were written",
-            hint="give it a longer timeout or a smaller max_tokens",
-        )
-    return left
-
-
-def _for_this_caller(error: BaseException) -> BaseException:
-    """An error of a shared step as each of its callers gets it."""
-    if isinstance(error, Exception):
-        return error
-    stopped = EngineError(f"the step was stopped by {type(error).__name__} in another caller", hint="send it again")
-    stopped.__cause__ = error
-    return stopped

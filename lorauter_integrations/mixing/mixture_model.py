@@ -10,7 +10,7 @@ import hashlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -57,6 +57,32 @@ class _Forms(Generic[Form]):
         return sum(form.a.nbytes + form.b.nbytes for form in different)
 
 
+class _Recent(Generic[Form]):
+    """The last used of what was made for modules, within a budget of bytes; the last one stays whatever its size."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._held: OrderedDict[Hashable, tuple[Mapping[str, _Forms[Form]], int]] = OrderedDict()
+        self.nbytes = 0
+
+    def get(self, key: Hashable) -> Mapping[str, _Forms[Form]] | None:
+        if key not in self._held:
+            return None
+        self._held.move_to_end(key)
+        return self._held[key][0]
+
+    def put(self, key: Hashable, made: Mapping[str, _Forms[Form]]) -> None:
+        size = sum(forms.nbytes for forms in made.values())
+        self._held[key] = (made, size)
+        self.nbytes += size
+        while self.nbytes > self._budget and len(self._held) > 1:
+            self.nbytes -= self._held.popitem(last=False)[1][1]
+
+    def clear(self) -> None:
+        self._held.clear()
+        self.nbytes = 0
+
+
 _Plan: TypeAlias = Mapping[str, _Forms[_Part]]
 """What the hooks add during a forward pass, by module."""
 
@@ -83,9 +109,8 @@ class MixtureModel:
         self.dtype = model_dtype(model)
         # Half for single adapters, a quarter each for sets of adapters side by side and for what is made of them.
         self.weights = WeightCache(adapters, placements(model), budget=budget // 2)
-        self._budget = budget
-        self._stacks: OrderedDict[tuple[str, ...], Mapping[str, _Forms[Stack]]] = OrderedDict()
-        self._plans: OrderedDict[tuple[Mixture, ...], _Plan] = OrderedDict()
+        self._stacks: _Recent[Stack] = _Recent(budget // 4)  # by the adapters' names
+        self._plans: _Recent[_Part] = _Recent(budget // 4)  # by the rows' mixtures
         self._hooks: dict[str, Any] = {}
         self._active = threading.local()
         self._lock = threading.Lock()
@@ -130,11 +155,11 @@ class MixtureModel:
         rows = mixtures[:1] if len(set(mixtures)) == 1 else tuple(mixtures)
         key = tuple(rows)
         with self._lock:
-            if key not in self._plans:  # decoding asks for the same mixtures step after step
-                self._plans[key] = self._planned(names, rows)
-                _shrink(self._plans, self._budget // 4)
-            self._plans.move_to_end(key)
-            return self._plans[key]
+            plan = self._plans.get(key)  # decoding asks for the same mixtures step after step
+            if plan is None:
+                plan = self._planned(names, rows)
+                self._plans.put(key, plan)
+            return plan
 
     def _planned(self, names: tuple[str, ...], rows: Sequence[Mixture]) -> _Plan:
         stacks = self._stacked(names)
@@ -155,12 +180,10 @@ class MixtureModel:
 
     def _stacked(self, names: tuple[str, ...]) -> Mapping[str, _Forms[Stack]]:
         """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
-        if names in self._stacks:
-            self._stacks.move_to_end(names)
-            return self._stacks[names]
-        stacks = {module: _in_both_types(stack) for module, stack in side_by_side(names, self.weights).items()}
-        self._stacks[names] = stacks
-        _shrink(self._stacks, self._budget // 4)
+        stacks = self._stacks.get(names)
+        if stacks is None:
+            stacks = {module: _in_both_types(stack) for module, stack in side_by_side(names, self.weights).items()}
+            self._stacks.put(names, stacks)
         return stacks
 
     def _attach(self, modules: Iterable[str]) -> None:
@@ -190,14 +213,6 @@ def _in_both_types(stack: Stack) -> _Forms[Stack]:
 def _merged(stack: Stack, gates: Tensor) -> _Part:
     """The part of a batch with one mixture: the gate is multiplied into B once."""
     return _Part(stack.a, stack.b * gates[0], None)
-
-
-def _shrink(kept: OrderedDict[Any, Mapping[str, _Forms[Any]]], budget: int) -> None:
-    """Drop the least used until the rest fits; the last used one stays whatever its size."""
-    sizes = [sum(forms.nbytes for forms in modules.values()) for modules in kept.values()]
-    while len(sizes) > 1 and sum(sizes) > budget:
-        kept.popitem(last=False)
-        sizes.pop(0)
 
 
 def _gates_for(x: Tensor, gates: Tensor, name: str) -> Tensor:

@@ -1,5 +1,7 @@
 import asyncio
 import copy
+import json
+import time
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
@@ -7,7 +9,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
 
-from lorauter_integrations import Message, Mixture
+from lorauter_integrations import Grammar, Message, Mixture
 from lorauter_integrations.errors import ContentError, OptionError, UnknownAdapterError, UnknownTaskError
 from lorauter_integrations.langchain import ChatLoRAuter
 from lorauter_integrations.langchain.messages import from_langchain
@@ -149,22 +151,104 @@ def test_callbacks_get_every_token_once(llm):
     assert "".join(handler.tokens) == text
 
 
-def test_the_event_loop_lives_while_the_model_writes(llm):
+def slowed(llm, seconds=0.02):
+    """Steps of at least this long, and a list that grows by one with each."""
+    steps = []
+
+    def wait(*_):
+        steps.append(1)
+        time.sleep(seconds)
+
+    llm.lorauter.engine.mixtures.model.register_forward_pre_hook(wait)
+    return steps
+
+
+def test_the_event_loop_beats_in_every_step_of_the_model(llm):
+    steps = slowed(llm)
+
     async def run():
-        beats = 0
+        silent, beats = [0], 0
 
         async def heart():
             nonlocal beats
             while True:
-                await asyncio.sleep(0.001)
+                before = len(steps)
+                await asyncio.sleep(0.005)
                 beats += 1
+                silent.append(len(steps) - before)
 
         beating = asyncio.ensure_future(heart())
-        await llm.ainvoke("name a colour", max_tokens=60)
+        await asyncio.gather(*(llm.ainvoke(f"name a colour {n}", max_tokens=40) for n in range(8)))
         beating.cancel()
-        return beats
+        return max(silent), beats
 
-    assert asyncio.run(run()) > 5
+    silent, beats = asyncio.run(run())
+    assert silent <= 2  # of 20 ms each: no beat waited through more than the steps that it began and ended in
+    assert beats > len(steps)
+
+
+def test_a_cancelled_call_that_waits_for_its_place_ends_and_harms_no_other(llm):
+    alone = llm.invoke("name a colour", max_tokens=40).content
+    steps = slowed(llm)
+
+    async def run():
+        first = asyncio.ensure_future(llm.ainvoke("name a colour", max_tokens=40))
+        while not steps:
+            await asyncio.sleep(0.001)
+        second = asyncio.ensure_future(llm.ainvoke("add the numbers", max_tokens=400))
+        await asyncio.sleep(0.05)
+        second.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await second
+        return (await first).content
+
+    assert asyncio.run(run()) == alone
+    assert len(steps) < 60
+    assert not llm.lorauter.engine._scheduler._seats
+
+
+def test_a_timeout_is_a_timeout_error(llm):
+    slowed(llm)
+    with pytest.raises(TimeoutError, match=r"not whole after 0.1 s"):
+        llm.invoke("name a colour", max_tokens=400, timeout=0.1)
+
+
+def test_an_answer_bound_to_a_grammar_is_of_it(llm):
+    schema = Grammar.json_schema({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]})
+    answer = llm.bind(grammar=schema).invoke("name a colour", max_tokens=60)
+    assert json.loads(answer.content) in ({"ok": True}, {"ok": False})
+    assert answer.response_metadata["finish_reason"] == "stop"
+    with pytest.raises(OptionError, match="a grammar and the stop strings"):
+        llm.bind(grammar=schema, stop=["}"]).invoke("name a colour")
+
+
+def test_logprobs_come_once_in_openais_form(llm):
+    answer = llm.invoke("name a colour", logprobs=2)
+    tokens = answer.response_metadata["logprobs"]["content"]
+    assert len(tokens) == answer.usage_metadata["output_tokens"]
+    assert all(one["logprob"] <= 0 and len(one["top_logprobs"]) == 2 for one in tokens)
+    merged = None
+    for chunk in llm.stream("name a colour", logprobs=2):
+        merged = chunk if merged is None else merged + chunk
+    streamed = merged.response_metadata["logprobs"]["content"]
+    assert [one["token"] for one in streamed] == [one["token"] for one in tokens]
+    assert [one["logprob"] for one in streamed] == pytest.approx([one["logprob"] for one in tokens], abs=1e-4)
+    assert "logprobs" not in llm.invoke("name a colour").response_metadata
+
+
+def test_a_penalty_changes_the_answer_from_field_and_call(llm):
+    plain = llm.invoke("name a colour", max_tokens=40).content
+    other = llm.invoke("name a colour", max_tokens=40, repetition_penalty=1.5).content
+    assert other != plain
+    assert (
+        llm.model_copy(update={"repetition_penalty": 1.5, "max_tokens": 40}).invoke("name a colour").content == other
+    )
+
+
+@pytest.mark.parametrize("option", ["num_beams", "n", "frequency_penalty"])
+def test_options_of_other_libraries_are_refused_by_name(llm, option):
+    with pytest.raises(OptionError, match=rf"(?s)the option {option} is not supported\nHint: "):
+        llm.invoke("name a colour", **{option: 2})
 
 
 def test_a_cancelled_task_stops_the_model_within_a_step(llm):

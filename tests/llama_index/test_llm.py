@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 
 import pytest
 from llama_index.core.base.llms.types import (
@@ -12,6 +13,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.callbacks import CallbackManager, TokenCountingHandler
 
+from lorauter_integrations import Grammar
 from lorauter_integrations.errors import ContentError, OptionError, UnknownAdapterError, UnknownTaskError
 from lorauter_integrations.llama_index import LoRAuterLLM
 from lorauter_integrations.llama_index.messages import from_llama_index
@@ -161,3 +163,36 @@ def test_gathered_calls_share_their_forward_passes(llm):
     hook.remove()
     assert texts == {llm.chat(MESSAGES, max_tokens=25).message.content}
     assert len(steps) < 80  # one after the other: 100
+
+
+def test_grammars_logprobs_and_timeouts_reach_the_engine(llm):
+    schema = Grammar.json_schema({"enum": ["yes", "no"]})
+    assert json.loads(llm.complete(TEXT, grammar=schema).text) in ("yes", "no")
+    raw = llm.chat(MESSAGES, logprobs=1).raw
+    assert len(raw["logprobs"]["content"]) == raw["usage"]["completion_tokens"]
+    assert json.loads(json.dumps(raw)) == raw
+    llm.lorauter.engine.mixtures.model.register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    with pytest.raises(TimeoutError, match=r"not whole after 0.1 s"):
+        llm.complete(TEXT, max_tokens=400, timeout=0.1)
+
+
+def test_four_gathered_calls_share_their_steps(llm):
+    steps = []
+
+    def wait(*_):
+        steps.append(1)
+        time.sleep(0.01)
+
+    llm.lorauter.engine.mixtures.model.register_forward_pre_hook(wait)
+
+    async def run():
+        return await asyncio.gather(*(llm.acomplete(f"{TEXT} {n}", max_tokens=30) for n in range(4)))
+
+    answers = asyncio.run(run())
+    written = sum(answer.raw["usage"]["completion_tokens"] for answer in answers)
+    assert len(steps) < written / 2
+
+
+def test_options_of_other_libraries_are_refused_by_name(llm):
+    with pytest.raises(OptionError, match=r"(?s)the option num_beams is not supported\nHint: "):
+        llm.complete(TEXT, num_beams=2)
