@@ -6,16 +6,16 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.engines.base import Engine, Limits, completion_of
+from lorauter_integrations.engines.threads import step_threads
 from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
 from lorauter_integrations.generation import (
     Completion,
@@ -32,6 +32,9 @@ from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, 
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
 from lorauter_integrations.task import routing_text
 from lorauter_integrations.tool_calls import system_with_tools
+
+if TYPE_CHECKING:
+    from lorauter_integrations.engines import LocalEngine
 
 logger = logging.getLogger(__name__)
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
@@ -200,8 +203,8 @@ class LoRAuter:
     ) -> tuple[Route, AsyncIterator[Delta]]:
         """As `stream`, off the event loop; a cancelled task stops the work within a step."""
         ask = partial(self.stream, messages, options, choice=choice, tools=tools, grammar=grammar)
-        route, deltas = await asyncio.get_running_loop().run_in_executor(_threads, ask)
-        return route, in_threads(deltas)
+        route, deltas = await asyncio.get_running_loop().run_in_executor(step_threads(), ask)
+        return route, _closed_at_the_end(deltas) if isinstance(deltas, AsyncIterator) else in_threads(deltas)
 
     def asked(self, given: Mapping[str, Any], keywords: Mapping[str, Any]) -> tuple[GenerationOptions, Choice]:
         """What one call of a framework's model asks for.
@@ -214,6 +217,8 @@ class LoRAuter:
         Raises:
             OptionError: a value is out of range, or adapters and task are both given.
         """
+        if keywords.get("grammar") is not None and not keywords.get("stop"):
+            keywords = {**keywords, "stop": ()}  # they exclude each other, and the call's own word is the grammar
         options = self.options
         for source in (given, keywords):
             options = options.override({name: source.get(name) for name in OPTION_NAMES})
@@ -304,7 +309,7 @@ def _open_engine(settings: Settings) -> Engine:
     name, pool = settings.weights(settings.model.name), settings.locate(settings.pool.path)
     key = repr((name, settings.model, str(pool), settings.pool, settings.engine))
     engine = _engines.get(key)
-    if engine is None:
+    if engine is None or engine.closed:
         engine = LocalEngine.load(
             name,
             pool,
@@ -359,7 +364,7 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
     step: asyncio.Future[Any] | None = None
     try:
         while True:
-            step = asyncio.ensure_future(loop.run_in_executor(_threads, next, items, _END))
+            step = asyncio.ensure_future(loop.run_in_executor(step_threads(), next, items, _END))
             item = await asyncio.shield(step)
             if item is _END:
                 return
@@ -367,15 +372,22 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
     finally:
         close: Callable[[], None] = getattr(items, "close", lambda: None)
         try:
-            close()  # the local engine's answers can be closed in the middle of a step
-        except ValueError:  # other engines' may be generators, and a running one is closed once its step is over
+            close()
+        except ValueError:  # cancelled in a step: a running generator cannot be closed before it is over
             if step is not None:
                 step.add_done_callback(lambda _: close())
 
 
-# asyncio's own pool has 6 threads on a machine with 2 cores; a conversation waits in one for its next token.
-_threads = ThreadPoolExecutor(max_workers=64, thread_name_prefix="lorauter")
+async def _closed_at_the_end(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """An engine's own answer for event loops; closed when the caller leaves."""
+    try:
+        async for item in items:
+            yield item
+    finally:
+        items.close()  # type: ignore[attr-defined]  # as of `Engine.stream`
+
+
 _END: Any = object()
 _opening = threading.Lock()
-_engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()
+_engines: WeakValueDictionary[str, LocalEngine] = WeakValueDictionary()
 _indexes: WeakValueDictionary[str, TaskIndex] = WeakValueDictionary()

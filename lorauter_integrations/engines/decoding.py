@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from lorauter_integrations.engines.kv_cache import RowCache, RowStates
 from lorauter_integrations.engines.sampling import Sampler, logprobs_of
@@ -25,6 +27,8 @@ from lorauter_integrations.mixing import MixtureModel
 from lorauter_integrations.mixture import Mixture
 
 WORTH_TRIMMING = 16  # tokens of padding that every row has
+SMALL = 8192  # columns of all rows, up to which padding does not matter
+MOST_PADDING = 3  # beyond it, columns for each one that is needed
 
 
 @dataclass(slots=True, eq=False)
@@ -97,7 +101,7 @@ class Row:
     def completion(self) -> Completion:
         """The finished answer."""
         usage = Usage(len(self.prompt), len(self.produced))
-        return Completion(self.text.text, self.finish_reason or "stop", usage, tuple(self.noted))
+        return Completion(self.text.text, self.finish_reason or "failed", usage, tuple(self.noted))
 
 
 class DecodingBatch:
@@ -130,9 +134,13 @@ class DecodingBatch:
         self._cache = RowCache(model.model.config)
         self._cache_argument = _cache_argument(model.model)
         held = [0 if one is None else one[0] for one in known] or [0] * len(rows)
+        # The rows' unread parts are made equally long by reading some of what is known again: it costs nothing,
+        # since those columns would be padding, and no padding stands in the middle of a row.
+        unread = max(len(row.prompt) - n for row, n in zip(rows, held, strict=True))
+        held = [max(0, len(row.prompt) - unread) for row in rows]
         self._next, mask = left_padded([row.prompt[n:] for row, n in zip(rows, held, strict=True)], model.device)
         if longest := max(held):
-            self._cache.start_with([one and one[1] for one in known], longest)
+            self._cache.start_with([one and one[1].first(n) for one, n in zip(known, held, strict=True)], longest)
             _, before = left_padded([range(n) for n in held], model.device)
             mask = torch.cat([before, mask], dim=1)
         self._mask = mask  # of all columns, also of those that are still to be read
@@ -165,31 +173,39 @@ class DecodingBatch:
         try:
             return row.advance(logits, likeliest, self._end_tokens)
         except Exception as error:  # noqa: BLE001  one row's grammar or callback; its caller gets it
-            return row.fail(error)
+            ends_loops = isinstance(error, StopIteration)  # and would end its caller's, as if all were well
+            return row.fail(RuntimeError("a callback raised StopIteration") if ends_loops else error)
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Logits of each live row's next token. *Shape:* ``(rows, new tokens)`` to ``(rows, vocabulary)``."""
         read = self._mask.shape[1] - self._next.shape[1]
         mask = self._mask[:, :read]
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        with self._model.rows([row.mixture for row in self.live]):
+        with self._model.rows([row.mixture for row in self.live], length=ids.shape[1]):
             output = self._model.model(
                 input_ids=ids,
                 attention_mask=mask if self._padded else None,  # without padding the model may skip the mask
-                position_ids=positions,
                 use_cache=True,
                 logits_to_keep=1,
+                **self._placed(positions),
                 **{self._cache_argument: self._cache.states},
             )
         return output.logits[:, -1]  # type: ignore[no-any-return]
 
-    def states(self, row: Row) -> tuple[Sequence[int], RowStates] | None:
-        """What has been read of a row: its tokens and a copy of their states; None when the cache forgets some."""
-        if not self._cache.plain:
-            return None
+    def _placed(self, positions: Tensor) -> dict[str, Tensor]:
+        """Some models (ALiBi, recurrent ones) take no positions."""
+        return {"position_ids": positions} if takes(self._model.model, "position_ids") else {}
+
+    def read_of(self, row: Row) -> tuple[Sequence[int], int]:
+        """What has been read of a row: its tokens, and how many bytes their states take."""
+        tokens = [*row.prompt, *row.produced[:-1]]
+        return tokens, len(tokens) * self._cache.bytes_a_token
+
+    def states(self, row: Row) -> RowStates:
+        """A copy of the states of what has been read of a row; for a cache that keeps every token."""
         place = self.live.index(row)
         columns = self._mask[place, : self._mask.shape[1] - self._next.shape[1]].nonzero()[:, 0]
-        return [*row.prompt, *row.produced][: len(columns)], self._cache.row(place, columns)
+        return self._cache.row(place, columns)
 
     def absorb(self, other: DecodingBatch) -> bool:
         """Take in another batch's rows; both have been read, and each row keeps its own positions.
@@ -197,11 +213,14 @@ class DecodingBatch:
         The shorter cache is padded on the left with entries that the mask hides.
 
         Returns:
-            False when the model's cache is of a kind that cannot be padded (sliding windows); nothing is done.
+            False when the model's cache is of a kind that cannot be padded (sliding windows), or when most of the
+            memory would be padding; nothing is done.
         """
-        if not self._cache.plain:
-            return False
         longest = max(self._mask.shape[1], other._mask.shape[1])
+        columns = longest * (len(self.live) + len(other.live))
+        needed = int(self._mask.sum() + other._mask.sum())
+        if not self._cache.plain or columns > max(SMALL, MOST_PADDING * needed):
+            return False
         self._cache.absorb(other._cache, longest - 1)
         masks = [pad(batch._mask, (longest - batch._mask.shape[1], 0)) for batch in (self, other)]
         self._mask = torch.cat(masks)
@@ -239,9 +258,23 @@ class DecodingBatch:
             self._cache.cut(first)
 
 
+def takes(model: Any, argument: str) -> bool:
+    """Whether a model's forward has an argument of this name."""
+    return argument in signature(model.forward).parameters
+
+
 def _cache_argument(model: Any) -> str:
     """transformers renamed it: `past_key_values` is deprecated since 5.2x and goes with 5.40."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
+    return "cache" if takes(model, "cache") else "past_key_values"
+
+
+def can_be_padded(model: Any) -> bool:
+    """Whether rows of different lengths may stand in one batch, padded on the left.
+
+    Not for models that take no positions, and not for those with recurrent layers, whose states padding changes.
+    """
+    layers = DynamicCache(config=model.config).layers
+    return takes(model, "position_ids") and all(isinstance(layer, DynamicLayer) for layer in layers)
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -85,6 +85,12 @@ class RowCache:
         if self.plain:
             self.states.layers = [RoomyLayer() for _ in self.states.layers]
 
+    @property
+    def bytes_a_token(self) -> int:
+        """Of one row's states, in all layers."""
+        layers = self.states.layers
+        return sum(2 * one.keys.shape[1] * one.keys.shape[3] * one.keys.element_size() for one in layers)
+
     def start_with(self, rows: Sequence[RowStates | None], length: int) -> None:
         """Begin with the states of earlier tokens, padded on the left to a common length; for a plain cache."""
         some = next(row for row in rows if row is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from lorauter_integrations.engines.base import Engine, Limits
-from lorauter_integrations.engines.decoding import Row, left_padded
+from lorauter_integrations.engines.decoding import Row, can_be_padded, left_padded, takes
 from lorauter_integrations.engines.grammar import GrammarCompiler
+from lorauter_integrations.engines.kv_cache import RowCache
 from lorauter_integrations.engines.loading import load_model
 from lorauter_integrations.engines.prefixes import PrefixCache, PrefixStats
 from lorauter_integrations.engines.prompts import PromptRenderer
 from lorauter_integrations.engines.sampling import Sampler
-from lorauter_integrations.engines.scheduler import Scheduler, Writing
+from lorauter_integrations.engines.scheduler import Scheduler
 from lorauter_integrations.engines.text_stream import TextStream
-from lorauter_integrations.errors import ContextLengthError, EngineError
+from lorauter_integrations.engines.writing import Writing
+from lorauter_integrations.errors import ContextLengthError, EngineError, ModelLoadError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixing import MixtureModel, base_shapes, fingerprint
 from lorauter_integrations.mixing.weights import CacheStats
@@ -51,6 +53,7 @@ class LocalEngine(Engine):
     ) -> None:
         # A pool names what it knows when it is asked for what it does not; a plain dictionary would not.
         pool = adapters if isinstance(adapters, AdapterPool) else AdapterPool(adapters or {})
+        _require_causal(model)
         self._limits = limits or Limits()
         self._mixtures = MixtureModel(model, pool, budget=self._limits.adapter_bytes)
         self._tokenizer = tokenizer
@@ -66,7 +69,10 @@ class LocalEngine(Engine):
             most_rows=self._limits.rows,
             most_waiting=self._limits.queue,
             chunk=self._limits.chunk,
+            padding=(padding := can_be_padded(model)),
         )
+        self._padding = padding
+        self._shares_states = self._limits.prefix_bytes > 0 and padding and RowCache(model.config).plain
         prompt_form = hashlib.sha256(self._prompts.identity.encode()).hexdigest()[:8]
         self._identity = f"{fingerprint(model)}-{prompt_form}"
 
@@ -138,6 +144,11 @@ class LocalEngine(Engine):
         """What is in memory, and how often it served."""
         return EngineStats(self._mixtures.weights.stats, self._prefixes.stats)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._scheduler.closed
+
     def close(self) -> None:
         """End: callers in the middle of an answer get `EngineClosedError`, and so does every later one."""
         self._scheduler.close()
@@ -158,13 +169,13 @@ class LocalEngine(Engine):
     def stream(self, request: GenerationRequest) -> Deltas:
         """Write one answer piece by piece; see `Engine.stream`."""
         row = self._row(request)
-        row.content = self._content(request.mixture) if self._prefixes.enabled else None
-        return Deltas(row, self._scheduler.write([row]))
+        row.content = self._content(request.mixture) if self._shares_states else None
+        return Deltas(row, Writing(self._scheduler, [row]))
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Write whole answers, `Limits.rows` at a time; earlier conversations are neither looked up nor kept."""
         rows = [self._row(request) for request in requests]
-        for _ in self._scheduler.write(rows):
+        for _ in Writing(self._scheduler, rows):
             pass
         return [row.completion for row in rows]
 
@@ -176,8 +187,9 @@ class LocalEngine(Engine):
         for prompt, answer in zip(prompts, answers, strict=True):
             self._room(len(prompt), at_least=len(answer))
         scores: list[float] = []
-        for start in range(0, len(prompts), self._limits.rows):
-            part = slice(start, start + self._limits.rows)
+        rows = self._limits.rows if self._padding else 1
+        for start in range(0, len(prompts), rows):
+            part = slice(start, start + rows)
             mixtures = [request.mixture for request in requests[part]]
             with self._scheduler.lead():
                 scores += self._batch_likelihood(prompts[part], answers[part], mixtures)
@@ -191,13 +203,13 @@ class LocalEngine(Engine):
         ids, mask = left_padded([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self._mixtures.device)
         keep = max(map(len, answers)) + 1
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with self._mixtures.rows(mixtures):
+        with self._mixtures.rows(mixtures, length=ids.shape[1]):
             output = self._mixtures.model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=positions,
                 use_cache=False,
                 logits_to_keep=keep,
+                **({"position_ids": positions} if takes(self._mixtures.model, "position_ids") else {}),
             )
         logits = output.logits[:, :-1].float()
         chosen = ids[:, -(keep - 1) :]
@@ -243,8 +255,8 @@ class LocalEngine(Engine):
         return [] if end is None else [int(end)]
 
 
-class Deltas(Iterator[Delta]):
-    """An answer being written. `close` may be called from any thread, at any time."""
+class Deltas(Iterator[Delta], AsyncIterator[Delta]):
+    """An answer being written, for threads and event loops. `close` may be called from any thread, at any time."""
 
     def __init__(self, row: Row, writing: Writing) -> None:
         self._row = row
@@ -252,13 +264,23 @@ class Deltas(Iterator[Delta]):
         self._done = False
 
     def __next__(self) -> Delta:
-        if self._done:
+        delta = self._delta(None if self._done else next(self._writing, None))
+        if delta is None:
             raise StopIteration
-        if written := next(self._writing, None):
+        return delta
+
+    async def __anext__(self) -> Delta:
+        delta = self._delta(None if self._done else await anext(self._writing, None))
+        if delta is None:
+            raise StopAsyncIteration
+        return delta
+
+    def _delta(self, written: tuple[Row, str] | None) -> Delta | None:
+        if written:
             return Delta(written[1])
+        if self._done or self._row.finish_reason is None:  # or it was closed before it was whole
+            return None
         self._done = True
-        if self._row.finish_reason is None:  # closed before it was whole
-            raise StopIteration
         if self._row.finish_reason == "failed":
             raise EngineError(
                 f"the model's numbers overflowed under the mixture {self._row.mixture}",
@@ -278,6 +300,20 @@ class EngineStats:
 
     adapters: CacheStats
     prefixes: PrefixStats
+
+
+def _require_causal(model: Any) -> None:
+    """Refuse models whose answers the engine would write wrongly, before it writes any."""
+    if getattr(model.config, "is_encoder_decoder", False):
+        reason = "it is an encoder-decoder"
+    elif not (takes(model, "cache") or takes(model, "past_key_values")):
+        reason = "its forward takes neither cache nor past_key_values"
+    else:
+        return
+    raise ModelLoadError(
+        f"the model {type(model).__name__} cannot be served: {reason}",
+        hint="use a causal language model of transformers, such as Llama, Qwen, Mistral or Gemma",
+    )
 
 
 def display_name(location: str) -> str:

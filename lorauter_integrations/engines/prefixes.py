@@ -7,7 +7,7 @@ very same content: the adapters' content hashes and their weights in the mixture
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +52,6 @@ class PrefixCache:
         self._bytes = self._asked = self._found = self._tokens = 0
 
     @property
-    def enabled(self) -> bool:
-        """Whether anything is ever kept."""
-        return self._budget > 0
-
-    @property
     def stats(self) -> PrefixStats:
         """Counts so far."""
         return PrefixStats(len(self._held), self._bytes, self._budget, self._asked, self._found, self._tokens)
@@ -77,10 +72,18 @@ class PrefixCache:
         self._tokens += common[key]
         return common[key], self._held[key][1].first(common[key])
 
-    def keep(self, content: Hashable, tokens: Sequence[int], states: RowStates) -> None:
-        """Keep what has been read under a content; it takes the place of its own beginnings."""
-        if len(tokens) <= WORTH_REUSING or states.nbytes > self._budget:
+    def keep(self, content: Hashable, tokens: Sequence[int], size: int, copied: Callable[[], RowStates]) -> None:
+        """Keep what has been read under a content; it takes the place of its own beginnings.
+
+        Args:
+            content: of the mixture.
+            tokens: what was read.
+            size: bytes of their states.
+            copied: makes a copy of the states; not called when they would not be kept.
+        """
+        if len(tokens) <= WORTH_REUSING or size > self._budget:
             return
+        states = copied()
         read = np.asarray(tokens, dtype=np.int64)
         for key in [
             key for key, (held, _) in self._held.items() if key[0] == content and _common(read, held) == len(held)

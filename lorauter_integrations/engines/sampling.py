@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lorauter_integrations.generation import GenerationOptions
 
+ENOUGH = 1024  # tokens that nearly always hold all that top_p and min_p leave
+
 
 class Constraint(Protocol):
     """What may come next; see `grammar.TokenMatcher`."""
@@ -78,14 +80,25 @@ class Sampler:
 
     def _drawn(self, scores: Tensor) -> int:
         scores = (scores - scores.max()) / self._options.temperature  # at most 0: no temperature overflows
-        values, order = scores.sort(descending=True, stable=True)
-        if self._options.top_k:
-            values, order = values[: self._options.top_k], order[: self._options.top_k]
-        probabilities = values.softmax(0)
+        chances, order = self._candidates(scores)
         # A token stays while the sum before it is below top_p, so the likeliest always stays.
-        before = probabilities.cumsum(0) - probabilities
-        stays = (before < self._options.top_p) & (probabilities >= self._options.min_p * probabilities[0])
-        return int(order[torch.multinomial(probabilities * stays, 1, generator=self._generator)])
+        before = chances.cumsum(0) - chances
+        stays = (before < self._options.top_p) & (chances >= self._options.min_p * chances[0])
+        return int(order[torch.multinomial(chances * stays, 1, generator=self._generator)])
+
+    def _candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities and tokens that may be drawn, likeliest first; sorting a whole vocabulary takes long."""
+        options = self._options
+        if options.top_k:
+            values, order = scores.topk(min(options.top_k, len(scores)))
+            return values.softmax(0), order
+        chances = scores.softmax(0)
+        if options.top_p < 1 or options.min_p > 0:
+            values, order = chances.topk(min(ENOUGH, len(chances)))
+            if values.sum() >= options.top_p or values[-1] < options.min_p * values[0]:
+                return values, order
+            return chances.sort(descending=True, stable=True)
+        return chances, torch.arange(len(chances))
 
 
 def logprobs_of(logits: Tensor, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

@@ -8,16 +8,19 @@ lose in a fork, and nothing runs when nobody asks.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from lorauter_integrations.engines.decoding import DecodingBatch, Row
-from lorauter_integrations.engines.kv_cache import RowStates
 from lorauter_integrations.engines.prefixes import PrefixCache
 from lorauter_integrations.engines.seat import Seat, check_time, for_this_caller
+from lorauter_integrations.engines.threads import step_threads
+from lorauter_integrations.engines.turns import Turn, Turns
 from lorauter_integrations.errors import EngineClosedError, EngineError, QueueFullError
 from lorauter_integrations.mixing import MixtureModel
 
@@ -32,6 +35,7 @@ class Scheduler:
         most_rows: rows read and written at once; more wait until others are done.
         most_waiting: callers' rows that may wait.
         chunk: tokens of prompts that are read between two steps of writing.
+        padding: whether rows of different lengths may stand in one batch; else each is read and written alone.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Scheduler:
         most_rows: int,
         most_waiting: int,
         chunk: int,
+        padding: bool = True,
     ) -> None:
         self._model = model
         self._end_tokens = end_tokens
@@ -50,23 +55,26 @@ class Scheduler:
         self._most_rows = most_rows
         self._most_waiting = most_waiting
         self._chunk = chunk
+        self._padding = padding
         self._process = os.getpid()
         self._closed = False
-        self._news = threading.Condition()  # re-entrant: a collected stream may leave inside this thread's own step
-        self._leader: object = None  # who runs a forward pass now
-        self._waiting: deque[Seat] = deque()
+        self._stepping = 0  # the thread that is inside a step
+        self._turns = Turns()
+        self._waiting: deque[Seat] = deque()  # guarded by the lock of the turns
         self._seats: dict[Row, Seat] = {}  # of the rows in a batch
         self._reading: deque[DecodingBatch] = deque()
         self._writing: deque[DecodingBatch] = deque()
         self._just_read = False
 
-    def write(self, rows: Sequence[Row]) -> Writing:
-        """Write rows to their ends: (row, new text) as it comes.
+    @property
+    def most_rows(self) -> int:
+        """Rows read and written at once."""
+        return self._most_rows
 
-        The rows join the queue when the iterator is first asked. A caller with many rows may join whenever there
-        is any room in the queue.
-        """
-        return Writing(self, [Seat(row) for row in rows])
+    @property
+    def closed(self) -> bool:
+        """Whether the engine was closed."""
+        return self._closed
 
     @contextmanager
     def lead(self) -> Iterator[None]:
@@ -74,96 +82,122 @@ class Scheduler:
 
         Raises:
             EngineClosedError: the engine was closed.
-            EngineError: this process is a fork of the one that made the engine.
+            EngineError: this process is a fork of the one that made the engine, or a step asks for another.
         """
-        me = object()
+        self._check_usable()
+        awake = threading.Event()
+        turn = Turn(lambda: self._closed, awake.set)
         try:
-            with self._news:
-                self._check_usable()
-                while self._leader is not None:
-                    self._news.wait()
-                self._leader = me
+            self._turns.ask(turn)
+            awake.wait()
+            self._check_usable()
             yield
         finally:
-            self._step_back(me)
+            self._turns.end(turn)
 
     def close(self) -> None:
         """Refuse new rows, wait for the step that runs, and give every caller an error."""
-        with self._news:
-            self._closed = True
-            self._news.notify_all()
-            while self._leader is not None and self._process == os.getpid():
-                self._news.wait()
-            self._reading.clear()
-            self._writing.clear()
+        self._closed = True
+        self._turns.wake_all()
+        if self._process != os.getpid():
+            return
+        awake = threading.Event()
+        turn = Turn(lambda: False, awake.set)
+        try:
+            self._turns.ask(turn)
+            awake.wait()
+            self._forget_batches()
             self._waiting.clear()
-            self._seats.clear()
             self._prefixes.clear()
+        finally:
+            self._turns.end(turn)
 
-    def join(self, seats: Sequence[Seat]) -> None:
+    def join(self, seats: Sequence[Seat], *, late: bool = False) -> None:
         """Put rows at the end of the queue.
+
+        Args:
+            seats: their places.
+            late: these are more rows of a caller that was let in before, so a full queue does not matter.
 
         Raises:
             QueueFullError: it is full.
             EngineClosedError: the engine was closed.
-            EngineError: this process is a fork of the one that made the engine.
+            EngineError: this process is a fork of the one that made the engine, or a step asks for another.
         """
-        with self._news:
-            self._check_usable()
-            waiting = sum(not seat.gone for seat in self._waiting)
-            if waiting >= self._most_waiting:
+        self._check_usable()
+        with self._turns.lock:
+            if len(self._waiting) >= self._most_waiting and not late:
                 raise QueueFullError(
-                    f"{waiting} requests wait and {len(self._seats)} are being written; no more than "
+                    f"{len(self._waiting)} requests wait and {len(self._seats)} are being written; no more than "
                     f"{self._most_waiting} may wait",
                     hint="send it again later, or raise [engine] queue",
                 )
-            self._waiting.extend(seats)
+            self._waiting.extend(seat for seat in seats if not seat.gone)
 
     def until_news(self, seats: Sequence[Seat]) -> None:
-        """Wait for news of these rows; run the steps meanwhile, unless another caller does.
+        """Wait for news of these rows; run a step when it is this caller's turn.
 
         Raises:
             GenerationTimeoutError: a row's time is over.
             EngineClosedError: the engine was closed.
         """
-        while not any(seat.has_news for seat in seats):
-            me = object()
+        while not _has_news(seats):
+            self._check_usable()
+            left = check_time(seats)
+            awake = threading.Event()
+            turn = Turn(partial(_has_news, seats), awake.set)
             try:
-                if self._take_the_lead(me, seats) and not self._step():
-                    raise EngineError("the engine was interrupted and lost this request", hint="send it again")
+                self._turns.ask(turn)
+                awake.wait(left)
+                if self._turns.leads(turn):
+                    self._lead_a_step(turn)
             finally:
-                self._step_back(me)
-        check_time(seats)
+                self._turns.end(turn)
+
+    async def until_news_async(self, seats: Sequence[Seat]) -> None:
+        """As `until_news`, in an event loop: only the one that leads takes a thread, for its step."""
+        loop = asyncio.get_running_loop()
+        while not _has_news(seats):
+            self._check_usable()
+            left = check_time(seats)
+            awake: asyncio.Future[None] = loop.create_future()
+            turn = Turn(partial(_has_news, seats), partial(_wake, loop, awake))
+            try:
+                self._turns.ask(turn)
+                await asyncio.wait([awake], timeout=left)
+                if self._turns.leads(turn):
+                    # The step ends the turn, whatever becomes of this task meanwhile.
+                    step = loop.run_in_executor(step_threads(), self._lead_a_step, turn)
+                    turn = _NOBODYS
+                    await asyncio.shield(step)
+            finally:
+                self._turns.end(turn)
 
     def leave(self, seats: Sequence[Seat]) -> None:
         """The caller left. May run inside a step of this very thread (garbage collection), and from any other."""
-        with self._news:
+        for seat in seats:
+            seat.gone = True
+        if self._process != os.getpid():
+            return
+        with self._turns.lock:
             for seat in seats:
-                seat.gone = True
-            self._news.notify_all()
-            if self._leader is None:
-                self._sweep()
+                if seat in self._waiting:
+                    self._waiting.remove(seat)
+        self._turns.wake_those_with_news()
+        turn = Turn(lambda: False, lambda: None)
+        if self._turns.take_if_free(turn):  # else the leader will free the rows
+            try:
+                with self._together():
+                    self._sweep()
+            finally:
+                self._turns.end(turn)
 
-    # ------------------------------------------------------------------ taking turns
-
-    def _take_the_lead(self, me: object, seats: Sequence[Seat]) -> bool:
-        """Wait until nobody leads, and lead; False when there is news instead."""
-        with self._news:
-            while not any(seat.has_news for seat in seats):
-                self._check_usable()
-                left = check_time(seats)
-                if self._leader is None:
-                    self._leader = me
-                    return True
-                self._news.wait(left)
-            return False
-
-    def _step_back(self, me: object) -> None:
-        with self._news:
-            if self._leader is me:
-                self._leader = None
-                self._sweep()  # nobody may come after those who left during the step
-                self._news.notify_all()
+    def _lead_a_step(self, turn: Turn) -> None:
+        try:
+            if not self._step():
+                raise EngineError("the engine was interrupted and lost this request", hint="send it again")
+        finally:
+            self._turns.end(turn)
 
     def _check_usable(self) -> None:
         if self._process != os.getpid():
@@ -171,6 +205,11 @@ class Scheduler:
                 f"the engine was loaded in process {self._process} and cannot be used in its fork {os.getpid()}: "
                 "torch's threads do not survive a fork",
                 hint="load the engine after the fork (gunicorn without --preload), or start processes with spawn",
+            )
+        if self._stepping == threading.get_ident():
+            raise EngineError(
+                "the engine was asked from within its own step (by a keep_on callback)",
+                hint="ask it after the answer",
             )
         if self._closed:
             raise EngineClosedError("the engine was closed", hint="load a new one")
@@ -183,7 +222,7 @@ class Scheduler:
         Returns:
             False when there is nothing to do.
         """
-        with self._shared_fate(self._seats):
+        with self._together():
             self._sweep()
             self._call_newcomers()
             read = bool(self._reading) and not (self._just_read and self._writing)
@@ -197,36 +236,63 @@ class Scheduler:
                 self._reading.append(batch)
             elif batch.live and not (read and any(other.absorb(batch) for other in self._writing)):
                 self._writing.append(batch)
+            self._sweep()  # nobody may come after those who left during the step
         return True
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """What goes wrong inside the block outside a batch's own step ends all batches."""
+        before, self._stepping = self._stepping, threading.get_ident()
+        whole = False
+        try:
+            with self._shared_fate(self._seats):
+                yield
+                whole = True
+        finally:
+            self._stepping = before
+            if not whole:
+                self._forget_batches()
+
+    def _forget_batches(self) -> None:
+        self._reading.clear()
+        self._writing.clear()
+        self._seats.clear()
 
     def _call_newcomers(self) -> None:
         """Batches of those who wait, as many rows as there is room for.
 
         Rows are read together while that is no more than one chunk: a short prompt does not wait for a long one.
         """
-        together: list[tuple[Seat, tuple[int, RowStates] | None]] = []
-        longest = 0
-        while self._waiting and len(self._seats) < self._most_rows:
-            seat = self._waiting.popleft()
-            if seat.gone:
-                continue
-            row = seat.row
-            known = None if row.content is None else self._prefixes.find(row.content, row.prompt)
-            unread = len(row.prompt) - (known[0] if known else 0)
-            if together and max(longest, unread) * (len(together) + 1) > self._chunk:
+        together: list[Seat] = []
+        for seat in self._called():
+            longest = max(len(one.row.prompt) for one in (*together, seat))
+            alone = not self._padding or longest * (len(together) + 1) > self._chunk
+            if together and alone:
                 self._begin(together)
-                together, longest = [], 0
-            longest = max(longest, unread)
-            together.append((seat, known))
-            self._seats[row] = seat
+                together = []
+            together.append(seat)
         if together:
             self._begin(together)
 
-    def _begin(self, together: Sequence[tuple[Seat, tuple[int, RowStates] | None]]) -> None:
-        rows = [seat.row for seat, _ in together]
+    def _called(self) -> list[Seat]:
+        """Those of the line for whom there is room and whose adapters can be read."""
+        with self._turns.lock:
+            room = self._most_rows - len(self._seats)
+            seats = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        ready = []
+        for seat in seats:
+            self._seats[seat.row] = seat
+            with self._shared_fate([seat.row]):  # an adapter that cannot be read fails its own row alone
+                self._model.read(seat.row.mixture)
+                ready.append(seat)
+        return ready
+
+    def _begin(self, seats: Sequence[Seat]) -> None:
+        rows = [seat.row for seat in seats]
         with self._shared_fate(rows):
-            known = [one for _, one in together]
-            self._reading.append(DecodingBatch(self._model, rows, self._end_tokens, chunk=self._chunk, known=known))
+            known = [None if row.content is None else self._prefixes.find(row.content, row.prompt) for row in rows]
+            chunk = self._chunk if self._padding else max(len(row.prompt) for row in rows)
+            self._reading.append(DecodingBatch(self._model, rows, self._end_tokens, chunk=chunk, known=known))
 
     def _run(self, batch: DecodingBatch) -> None:
         """Run a batch's step, give each row's text to its seat, and let rows that are done leave."""
@@ -237,19 +303,15 @@ class Scheduler:
                     self._seats[row].pieces.append(piece)
             done = [row for row in batch.live if row.finish_reason is not None]
             for row in done:
-                self._remember(batch, row)
                 seat = self._seats.pop(row)
                 seat.error, seat.over = row.error, True
+            for row in done:
+                if row.content is not None and row.finish_reason != "failed":
+                    self._prefixes.keep(row.content, *batch.read_of(row), partial(batch.states, row))
             batch.drop(done)
             whole = True
         if not whole:  # the cache may be half written: these rows cannot go on
             batch.live = []
-
-    def _remember(self, batch: DecodingBatch, row: Row) -> None:
-        if row.content is not None and row.finish_reason != "failed":
-            read = batch.states(row)
-            if read:
-                self._prefixes.keep(row.content, *read)
 
     @contextmanager
     def _shared_fate(self, rows: Collection[Row]) -> Iterator[None]:
@@ -259,7 +321,7 @@ class Scheduler:
         except BaseException as error:
             for row in list(rows):
                 if seat := self._seats.pop(row, None):
-                    seat.error = error
+                    seat.error = for_this_caller(error)
             if not isinstance(error, Exception):
                 raise
 
@@ -275,37 +337,18 @@ class Scheduler:
                 del self._seats[row]
 
 
-class Writing(Iterator[tuple[Row, str]]):
-    """Rows being written: (row, new text) as it comes. `close` may be called from any thread, at any time."""
+def _has_news(seats: Sequence[Seat]) -> bool:
+    return any(seat.has_news for seat in seats)
 
-    def __init__(self, scheduler: Scheduler, seats: Sequence[Seat]) -> None:
-        self._scheduler = scheduler
-        self._seats = seats
-        self._open: Sequence[Seat] = seats
-        self._joined = False
 
-    def __next__(self) -> tuple[Row, str]:
-        try:
-            if not self._joined:
-                self._scheduler.join(self._seats)
-                self._joined = True
-            while self._open:
-                for seat in self._open:
-                    if seat.pieces:
-                        return seat.row, seat.pieces.popleft()
-                    if seat.error:
-                        raise for_this_caller(seat.error)
-                self._open = [seat for seat in self._open if not seat.done]
-                if self._open:
-                    self._scheduler.until_news(self._open)
-        except BaseException:
-            self.close()
-            raise
-        raise StopIteration
+def _wake(loop: asyncio.AbstractEventLoop, sleeper: asyncio.Future[None]) -> None:
+    """From any thread. Raises RuntimeError when the loop is closed."""
 
-    def close(self) -> None:
-        """Free the rows; whoever waits in this iterator finds it at its end."""
-        if self._joined:
-            self._scheduler.leave(self._seats)
+    def set_result() -> None:
+        if not sleeper.done():
+            sleeper.set_result(None)
 
-    __del__ = close
+    loop.call_soon_threadsafe(set_result)
+
+
+_NOBODYS = Turn(lambda: True, lambda: None)

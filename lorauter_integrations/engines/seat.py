@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lorauter_integrations.engines.decoding import Row
-from lorauter_integrations.errors import EngineError, GenerationTimeoutError
+from lorauter_integrations.errors import EngineError, GenerationTimeoutError, LoRAuterError
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +37,7 @@ class Seat:
     @property
     def done(self) -> bool:
         """Whether its caller has taken everything."""
-        return self.gone or (self.over and not self.pieces)
+        return self.gone or (self.over and not self.pieces and self.error is None)
 
 
 def check_time(seats: Sequence[Seat]) -> float | None:
@@ -46,7 +46,7 @@ def check_time(seats: Sequence[Seat]) -> float | None:
     Raises:
         GenerationTimeoutError: one of them should be and is not.
     """
-    rows = [seat.row for seat in seats if seat.row.deadline < math.inf and not seat.done]
+    rows = [seat.row for seat in seats if seat.row.deadline < math.inf and not seat.has_news]
     if not rows:
         return None
     row = min(rows, key=lambda row: row.deadline)
@@ -60,10 +60,16 @@ def check_time(seats: Sequence[Seat]) -> float | None:
     return left
 
 
-def for_this_caller(error: BaseException) -> BaseException:
-    """An error of a shared step as each of its callers gets it."""
-    if isinstance(error, Exception):
-        return error
-    stopped = EngineError(f"the step was stopped by {type(error).__name__} in another caller", hint="send it again")
-    stopped.__cause__ = error
-    return stopped
+def for_this_caller(error: BaseException) -> Exception:
+    """An error of a shared step as each of its callers gets it: an object of its own, with the error as its cause."""
+    if isinstance(error, LoRAuterError):
+        own: Exception = type(error)(error.message, hint=error.hint)
+    elif isinstance(error, Exception):
+        own = EngineError(
+            f"the step failed that this request was in: {type(error).__name__}: {error}",
+            hint="the cause is shown above; the engine goes on, so the request may be sent again",
+        )
+    else:
+        own = EngineError(f"the step was stopped by {type(error).__name__} in another caller", hint="send it again")
+    own.__cause__ = error
+    return own

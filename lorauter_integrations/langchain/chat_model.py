@@ -172,7 +172,7 @@ class ChatLoRAuter(BaseChatModel):
     def _call(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]) -> _Call:
         """What a call asks for: its own keywords win over the fields, the fields over the settings."""
         refuse_unknown(kwargs, (*OPTION_NAMES, *CHOICE_NAMES, "tools", "grammar"), "call keyword")
-        options, choice = self.lorauter.asked(self._own(), {**kwargs, **({"stop": stop} if stop else {})})
+        options, choice = self.lorauter.asked(self._own(), {**kwargs, **({} if stop is None else {"stop": stop})})
         tools = [convert_to_openai_tool(tool) for tool in kwargs.get("tools") or ()]
         return _Call(from_langchain(messages), options, choice, tools, kwargs.get("grammar"))
 

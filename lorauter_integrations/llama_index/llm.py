@@ -194,10 +194,12 @@ class _ResponseWriter:
 
 def _last(pieces: Iterator[Response]) -> Response:
     """The whole answer: the last piece, without the new text that makes it a piece."""
-    *_, whole = pieces
+    for piece in pieces:
+        whole = piece
     return whole.model_copy(update={"delta": None})
 
 
 async def _alast(pieces: AsyncIterator[Response]) -> Response:
-    found = [piece async for piece in pieces]
-    return found[-1].model_copy(update={"delta": None})
+    async for piece in pieces:
+        whole = piece
+    return whole.model_copy(update={"delta": None})

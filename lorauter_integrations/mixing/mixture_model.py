@@ -116,21 +116,34 @@ class MixtureModel:
         self._lock = threading.Lock()
 
     @contextmanager
-    def rows(self, mixtures: Sequence[Mixture]) -> Iterator[None]:
+    def rows(self, mixtures: Sequence[Mixture], length: int | None = None) -> Iterator[None]:
         """Inside the block, forward passes of this thread add `mixtures[i]` to row i.
 
         One mixture serves a batch of any size.
 
+        Args:
+            mixtures: one a row.
+            length: tokens of each row in the pass; tells how a module's flattened input is cut into rows. None
+                takes any input that can be cut evenly.
+
         Raises:
             UnknownAdapterError: a mixture names an adapter that is not in the pool.
         """
-        plan = self._plan(mixtures)
-        before = getattr(self._active, "plan", None)
-        self._active.plan = plan
+        before = getattr(self._active, "plan", None), getattr(self._active, "length", None)
+        self._active.plan, self._active.length = self._plan(mixtures), length
         try:
             yield
         finally:
-            self._active.plan = before
+            self._active.plan, self._active.length = before
+
+    def read(self, mixture: Mixture) -> None:
+        """Have a mixture's adapters in memory.
+
+        Raises:
+            UnknownAdapterError: one is not in the pool.
+            PoolError: one cannot be read any more.
+        """
+        self.weights.together(mixture)
 
     def require(self, mixture: Mixture) -> None:
         """Check that every adapter of a mixture is in the pool.
@@ -199,7 +212,7 @@ class MixtureModel:
                 return None
             x = args[0].to(forms.many.a.device)  # accelerate moves a module's input only after this hook has seen it
             part = forms.few if x.numel() <= FEW * x.shape[-1] else forms.many
-            gates = None if part.gates is None else _gates_for(x, part.gates, name)
+            gates = None if part.gates is None else _gates_for(x, part.gates, self._active.length, name)
             return add_low_rank(output, x, part.a, part.b, gates)
 
         return add_mixture
@@ -215,14 +228,18 @@ def _merged(stack: Stack, gates: Tensor) -> _Part:
     return _Part(stack.a, stack.b * gates[0], None)
 
 
-def _gates_for(x: Tensor, gates: Tensor, name: str) -> Tensor:
+def _gates_for(x: Tensor, gates: Tensor, length: int | None, name: str) -> Tensor:
     """Each row's gate for (rows, length, inputs), or for modules that see (rows * length, inputs)."""
     rows = gates.shape[0]
     if x.dim() == 3 and x.shape[0] == rows:
         return gates
-    if x.dim() == 2 and x.shape[0] % rows == 0:
-        return gates[:, 0].repeat_interleave(x.shape[0] // rows, dim=0)
-    raise EngineError(f"{rows} mixtures for an input of shape {tuple(x.shape)} at {name}")
+    each, rest = divmod(x.shape[0], rows)
+    if x.dim() == 2 and rest == 0 and length in (None, each):
+        return gates[:, 0].repeat_interleave(each, dim=0)
+    raise EngineError(
+        f"{rows} mixtures for an input of shape {tuple(x.shape)} at {name}",
+        hint="this module does not see the batch's rows, so it cannot carry a mixture a row",
+    )
 
 
 def base_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:

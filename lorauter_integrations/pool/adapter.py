@@ -201,5 +201,6 @@ def content_hash(file: Path, config: Mapping[str, Any]) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     keys = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out")
-    digest.update(json.dumps([config.get(key) for key in keys], sort_keys=True).encode())
+    # Not sorted: where two patterns match a module, the first one counts.
+    digest.update(json.dumps([config.get(key) for key in keys]).encode())
     return digest.hexdigest()[:16]

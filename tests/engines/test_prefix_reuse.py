@@ -96,10 +96,8 @@ def test_rows_with_and_without_a_known_beginning_are_read_together(read, pico_po
     ]
     alone = [completion_of(plain.stream(one)) for one in asked]
     streams = [engine.stream(one) for one in asked]
-    with engine._scheduler.lead():
-        engine._scheduler._waiting.extend(seat for stream in streams for seat in stream._writing._seats)
-        for stream in streams:
-            stream._writing._joined = True
+    for stream in streams:
+        stream._writing._join()
     assert [completion_of(stream) for stream in streams] == alone
     assert engine.stats().prefixes.found == 3
 

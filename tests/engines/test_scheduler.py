@@ -1,25 +1,39 @@
 """Requests of many callers in one forward pass: the pico model, real threads."""
 
+import asyncio
 import gc
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 
 import pytest
+import torch
 from conftest import pico_model, pico_tokenizer
 
-from lorauter_integrations import GenerationOptions, GenerationRequest, Limits, LocalEngine, Message, Mixture
+from lorauter_integrations import (
+    AdapterPool,
+    GenerationOptions,
+    GenerationRequest,
+    Limits,
+    LocalEngine,
+    Message,
+    Mixture,
+)
 from lorauter_integrations.engines.base import completion_of
 from lorauter_integrations.errors import (
     EngineClosedError,
     EngineError,
     GenerationTimeoutError,
+    ModelLoadError,
     OptionError,
+    PoolError,
     QueueFullError,
 )
+from lorauter_integrations.mixing import base_shapes
 
 MIXTURES = [
     {},
@@ -83,14 +97,16 @@ def together(engine, requests):
     return got
 
 
-def test_eight_threads_share_their_steps_and_get_what_they_get_alone(pico_engine, steps):
+def test_eight_threads_share_their_steps_and_get_what_they_get_alone(pico_pool):
+    engine = small_engine(pico_pool, chunk=2000)
+    steps = passes(engine)
     requests = [request(n, temperature=(0.0 if n % 2 else 1.0), seed=n, stop=("zq",)) for n in range(8)]
-    alone = [completion_of(pico_engine.stream(one)) for one in requests]
+    alone = [completion_of(engine.stream(one)) for one in requests]
     serial = len(steps)
     steps.clear()
-    assert together(pico_engine, requests) == alone
+    assert together(engine, requests) == alone
     assert len(steps) == 17 < serial  # the longest answer has 17 tokens, the first of them from reading the prompts
-    assert steps[0] == 8
+    assert steps[0][0] == 8
 
 
 def test_a_newcomer_joins_in_the_middle_and_changes_nothing(pico_engine):
@@ -147,9 +163,15 @@ def test_a_step_that_fails_reaches_all_its_callers_and_the_engine_goes_on(pico_e
         raise RuntimeError("out of memory, 7 bytes short")
 
     hook = pico_engine.mixtures.model.model.layers[1].register_forward_hook(explode)
+    seen = []
     for stream in streams:
-        with pytest.raises(RuntimeError, match="7 bytes short"):
+        with pytest.raises(
+            EngineError, match=r"the step failed.*RuntimeError: out of memory, 7 bytes short"
+        ) as caught:
             list(stream)
+        assert caught.value.__cause__.__traceback__  # to the line where it happened
+        seen.append(caught.value)
+    assert len(set(map(id, seen))) == 3  # to each caller an object of its own
     hook.remove()
     assert [completion_of(pico_engine.stream(one)) for one in requests] == alone
 
@@ -450,10 +472,12 @@ print("parent", completion_of(engine.stream(request)).usage.completion_tokens)
 def test_nothing_is_left_behind_at_the_interpreters_exit():
     code = """
 async def leave():
-    stream = in_threads(engine.stream(request))
-    async for _ in stream:
+    async for _ in engine.stream(request):
         break
-    tasks = [asyncio.ensure_future(anext(in_threads(engine.stream(request)))) for _ in range(4)]
+    async for _ in in_threads(engine.stream(request)):
+        break
+    tasks = [asyncio.ensure_future(anext(engine.stream(request))) for _ in range(4)]
+    tasks += [asyncio.ensure_future(anext(in_threads(engine.stream(request)))) for _ in range(4)]
     await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()
@@ -467,6 +491,157 @@ print(len(engine._scheduler._seats), "rows are left")
     done = in_a_process(code)
     assert done.stdout == "0 rows are left\n"
     assert "Traceback" not in done.stderr
+
+
+def test_hundreds_of_calls_of_an_event_loop_need_no_thread_each_and_meet_the_queues_limit(pico_pool):
+    engine = small_engine(pico_pool, rows=8, queue=100)
+    threads = set()
+    engine.mixtures.model.register_forward_pre_hook(lambda *_: threads.add(threading.active_count()))
+
+    async def answer(n):
+        return [delta async for delta in engine.stream(request(n, max_tokens=4))][-1].completion
+
+    async def everything():
+        return await asyncio.gather(*(answer(n) for n in range(250)), return_exceptions=True)
+
+    before = threading.active_count()
+    got = asyncio.run(everything())
+    refused = [one for one in got if isinstance(one, QueueFullError)]
+    assert 100 < len(refused) <= 150  # 8 were being written, 100 waited; at once, before any was whole
+    assert [one for one in got if one not in refused] == [
+        completion_of(engine.stream(request(n, max_tokens=4))) for n in range(250) if got[n] not in refused
+    ]
+    assert max(threads) <= before + 64
+
+
+def test_a_list_of_one_caller_leaves_places_for_the_others(pico_pool):
+    engine = small_engine(pico_pool, rows=2)
+    slow = threading.Thread(target=engine.complete, args=([request(n, max_tokens=10) for n in range(40)],))
+    order = []
+    engine.mixtures.model.register_forward_pre_hook(lambda *_: order.append("step"))
+    slow.start()
+    while len(order) < 5:
+        time.sleep(0.001)
+    assert completion_of(engine.stream(request(3, max_tokens=3)))
+    assert len(order) < 60  # of about 300
+    slow.join()
+
+
+def test_a_likelihood_waits_for_one_step_and_not_for_the_writers_end(pico_engine):
+    requests = [request(n, max_tokens=200) for n in range(8)]
+    steps = []
+    pico_engine.mixtures.model.register_forward_pre_hook(lambda *_: steps.append(1) or time.sleep(0.005))
+
+    def write(one):
+        with pytest.raises(EngineClosedError):
+            list(pico_engine.stream(one))
+
+    threads = [threading.Thread(target=write, args=(one,)) for one in requests]
+    for thread in threads:
+        thread.start()
+    while len(steps) < 10:
+        time.sleep(0.001)
+    before = len(steps)
+    pico_engine.log_likelihood([request(1)], ["abc"])
+    waited = len(steps) - before
+    pico_engine.close()
+    for thread in threads:
+        thread.join()
+    assert waited <= 12
+
+
+def test_an_adapter_that_cannot_be_read_fails_its_own_row_alone(tmp_path, pico_pool_folder):
+    for name in ("plain", "alphas"):
+        shutil.copytree(pico_pool_folder / name, tmp_path / name)
+    engine = small_engine(AdapterPool.from_folder(tmp_path, base_shapes(pico_model())))
+    shutil.rmtree(tmp_path / "alphas")
+    ask = [
+        GenerationRequest([Message("user", "hi")], Mixture({name: 1.0}), GenerationOptions(max_tokens=5))
+        for name in ("plain", "alphas")
+    ]
+    got = [None, None]
+
+    def work(place):
+        try:
+            got[place] = completion_of(engine.stream(ask[place]))
+        except PoolError as error:
+            got[place] = error
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got[0].usage.completion_tokens == 5
+    assert "weights of adapter 'alphas' cannot be read any more" in str(got[1])
+
+
+def test_an_error_between_two_steps_reaches_everyone_and_leaves_nothing_behind(pico_engine, monkeypatch):
+    stream = pico_engine.stream(request(1, max_tokens=30))
+    next(stream)
+    monkeypatch.setattr(pico_engine._scheduler, "_sweep", lambda: 1 / 0)
+    with pytest.raises(EngineError, match=r"the step failed.*ZeroDivisionError"):
+        list(stream)
+    monkeypatch.undo()
+    assert completion_of(pico_engine.stream(request(2, max_tokens=5))).usage.completion_tokens == 5
+
+
+def test_a_callback_that_asks_the_engine_is_an_error_and_no_hang(pico_engine):
+    asked = request(1)
+    nested = GenerationRequest(
+        asked.messages, asked.mixture, asked.options, keep_on=lambda _: bool(pico_engine.complete([asked]))
+    )
+    with pytest.raises(EngineError, match=r"(?s)asked from within its own step.*Hint: ask it after"):
+        list(pico_engine.stream(nested))
+
+
+def test_a_callback_that_raises_stop_iteration_does_not_end_its_callers_loop(pico_engine):
+    asked = request(1)
+    bad = GenerationRequest(asked.messages, asked.mixture, asked.options, keep_on=lambda _: next(iter(())))
+    with pytest.raises(RuntimeError, match="a callback raised StopIteration"):
+        list(pico_engine.stream(bad))
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "no positions"])
+def test_models_that_cannot_be_padded_write_each_row_alone(kind):
+    if kind == "recurrent":
+        from transformers import Lfm2Config, Lfm2ForCausalLM
+
+        config = Lfm2Config(
+            vocab_size=258, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, layer_types=["conv", "full_attention"], eos_token_id=256, bos_token_id=257,
+        )  # fmt: skip
+        model = Lfm2ForCausalLM(config).eval()
+    else:
+        from transformers import BloomConfig, BloomForCausalLM
+
+        config = BloomConfig(vocab_size=258, hidden_size=32, n_layer=2, n_head=4, eos_token_id=256, bos_token_id=257)
+        model = BloomForCausalLM(config).eval()
+    engine = LocalEngine(model, pico_tokenizer(), limits=Limits(chunk=16))
+    requests = [
+        GenerationRequest([Message("user", "word " * (1 + 5 * n))], options=GenerationOptions(max_tokens=6 + n))
+        for n in range(4)
+    ]
+    alone = [completion_of(engine.stream(one)) for one in requests]
+    assert together(engine, requests) == alone
+    prompt = torch.tensor([engine._prompts.token_ids(requests[2].messages)])
+    with torch.inference_mode():
+        expected = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False, pad_token_id=256
+        )
+    assert alone[2].text == pico_tokenizer().decode(expected[0, prompt.shape[1] :], skip_special_tokens=True)
+
+
+def test_models_of_another_kind_are_refused_with_the_reason():
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    model = T5ForConditionalGeneration(
+        T5Config(vocab_size=258, d_model=32, d_ff=32, num_layers=1, num_heads=2, d_kv=8)
+    )
+    with pytest.raises(
+        ModelLoadError, match=r"(?s)T5ForConditionalGeneration cannot be served: it is an encoder-decoder"
+    ):
+        LocalEngine(model, pico_tokenizer())
 
 
 def test_other_uses_of_the_model_wait_for_their_turn(pico_engine):

@@ -58,6 +58,8 @@ def record(required=None, **properties):
     return {"type": "object", "properties": properties, "required": required or list(properties)}
 
 
+WHOLE = {"type": "integer"}
+TRUTH = {"type": "boolean"}
 TEXT = {"type": "string", "maxLength": 40}
 SCHEMAS = {
     "nested model": Person.model_json_schema(),
@@ -68,7 +70,7 @@ SCHEMAS = {
     "unicode enum": {"enum": ["größer", "kleiner", "日本", 'with "quotes"', "emoji 🎈"]},
     "unicode names": record(größe={"type": "integer"}, 名前=TEXT),
     "optional": record(["title"], title=TEXT, year={"anyOf": [{"type": "integer"}, {"type": "null"}]}),
-    "union of types": record(value={"anyOf": [{"type": "string", "maxLength": 20}, {"type": "number"}, {"type": "boolean"}]}),
+    "union of types": record(value={"anyOf": [TEXT, {"type": "number"}, TRUTH]}),
     "one of": {"oneOf": [record(a={"type": "integer"}), record(b=TEXT)]},
     "const": record(version={"const": 2}, ok={"type": "boolean"}),
     "integer bounds": record(score={"type": "integer", "minimum": 1, "maximum": 10}),
@@ -77,15 +79,15 @@ SCHEMAS = {
     "date": record(day={"type": "string", "format": "date"}),
     "string lengths": record(word={"type": "string", "minLength": 3, "maxLength": 8}),
     "array of strings": {"type": "array", "items": TEXT, "minItems": 2, "maxItems": 4},
-    "array of objects": record(rows={"type": "array", "items": record(x={"type": "integer"}, y={"type": "integer"}), "maxItems": 3}),
+    "array of objects": record(rows={"type": "array", "items": record(x=WHOLE, y=WHOLE), "maxItems": 3}),
     "tuple": {"type": "array", "prefixItems": [TEXT, {"type": "integer"}], "items": False, "minItems": 2},
     "map": {"type": "object", "additionalProperties": {"type": "integer"}},
     "unbounded string": record(summary={"type": "string"}),
     "unbounded array": record(tags={"type": "array", "items": TEXT}),
     "all of": {"allOf": [record(a={"type": "integer"}), record(b={"type": "boolean"})]},
     "deep": record(a=record(b=record(c=record(d={"type": "boolean"})))),
-    "booleans": record(x={"type": "boolean"}, y={"type": "null"}, z={"type": "array", "items": {"type": "boolean"}, "maxItems": 4}),
-}  # fmt: skip
+    "booleans": record(x=TRUTH, y={"type": "null"}, z={"type": "array", "items": TRUTH, "maxItems": 4}),
+}
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
