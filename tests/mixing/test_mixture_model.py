@@ -173,3 +173,27 @@ def test_a_closed_model_mixes_again_when_it_is_used_again(pico_pool):
     before = logits(mixture_model, mixture)
     mixture_model.close()
     assert torch.equal(logits(mixture_model, mixture), before)
+
+
+@pytest.mark.parametrize("tokens", [1, 90], ids=["few", "many"])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_16_bit_model_mixes_small_and_large_passes_alike(pico_pool, tokens, rows):
+    from lorauter_integrations.mixing.mixture_model import FEW
+
+    mixtures = [Mixture({"plain": 0.6, "mlp": 0.3}), Mixture({"alphas": 0.4})][:rows]
+    ids = torch.arange(rows * tokens).reshape(rows, tokens) % 256
+
+    def logits_in(dtype):
+        mixture_model = MixtureModel(pico_model().to(dtype), pico_pool)
+        with mixture_model.rows(mixtures, tokens), torch.inference_mode():
+            found = mixture_model.model(input_ids=ids).logits
+        return found, mixture_model._plan(mixtures)
+
+    found, plan = logits_in(torch.bfloat16)
+    exact, _ = logits_in(torch.float64)
+    base, _ = MixtureModel(pico_model().to(torch.bfloat16), {}).model(input_ids=ids).logits, None
+    torch.testing.assert_close(found.double(), exact, atol=0.15, rtol=0.1)
+    assert (found - base).abs().max() > 0.3  # the mixture matters more than the tolerance
+    forms = plan["model.layers.0.self_attn.q_proj"]
+    assert (forms.few.a.dtype, forms.many.a.dtype) == (torch.float32, torch.bfloat16)
+    assert (rows * tokens * len(forms.few.a) <= FEW) == (tokens == 1)
