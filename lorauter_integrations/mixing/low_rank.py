@@ -61,6 +61,11 @@ class Stack:
         b = torch.cat([factors.b for _, factors in blocks], dim=1)
         return cls(a, b, layout)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.a.nbytes + self.b.nbytes
+
     def to(self, dtype: torch.dtype) -> Stack:
         """The same in another type; itself when it has that type."""
         return self if self.a.dtype == dtype else Stack(self.a.to(dtype), self.b.to(dtype), self.layout)
@@ -83,19 +88,14 @@ def gate(weights: Tensor, layout: Sequence[tuple[int, int, float]], like: Tensor
     return wide[:, None, :].to(like.device, like.dtype)
 
 
-def add_low_rank(y: Tensor, x: Tensor, a: Tensor, b: Tensor, gates: Tensor | None) -> Tensor:
-    """``y + B (g * (A x))``, computed in the type of the factors and returned in that of y.
+def add_outer(y: Tensor, inner: Tensor, b: Tensor) -> Tensor:
+    """``y + B inner``, computed in the type of B and returned in that of y.
 
     Args:
         y: *Shape:* ``(..., outputs)``.
-        x: *Shape:* ``(..., inputs)``.
-        a: *Shape:* ``(ranks, inputs)``.
+        inner: ``g * (A x)``. *Shape:* ``(..., ranks)``.
         b: *Shape:* ``(outputs, ranks)``.
-        gates: to be multiplied with ``A x``; None when they are in B already.
     """
-    inner = linear(x.to(a.dtype), a)
-    if gates is not None:
-        inner = inner * gates
-    if y.dtype == b.dtype:  # the last product and the sum in one operation
+    if y.dtype == b.dtype:  # the product and the sum in one operation
         return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), b.T).view(y.shape)
     return (y + linear(inner, b)).to(y.dtype)

@@ -17,9 +17,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lorauter_integrations.errors import EngineError
-from lorauter_integrations.mixing.low_rank import Stack, add_low_rank, gate
+from lorauter_integrations.mixing.low_rank import Stack, add_outer, gate
 from lorauter_integrations.mixing.weights import (
     GIB,
     WeightCache,
@@ -32,13 +33,25 @@ from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What is added at one module: ``B (g * (A x))``; without gates they are in B, the same for all rows."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inner:
+    """``g * (A x)`` of all modules with one input, as one product; without gates they are in B."""
 
     a: Tensor
-    b: Tensor
     gates: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is added at one module: ``B (g * (A x))``; its A x are these columns of the product."""
+
+    inner: _Inner
+    columns: slice
+    b: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        return self.inner.a[self.columns].nbytes + self.b.nbytes
 
 
 Form = TypeVar("Form", Stack, _Part)
@@ -53,8 +66,7 @@ class _Forms(Generic[Form]):
 
     @property
     def nbytes(self) -> int:
-        different = [self.many] if self.few is self.many else [self.many, self.few]
-        return sum(form.a.nbytes + form.b.nbytes for form in different)
+        return self.many.nbytes + (0 if self.few is self.many else self.few.nbytes)
 
 
 class _Recent(Generic[Form]):
@@ -113,6 +125,7 @@ class MixtureModel:
         self._stacks: _Recent[Stack] = _Recent(budget // 4)  # by the adapters' names
         self._plans: _Recent[_Part] = _Recent(budget // 4)  # by the rows' mixtures
         self._hooks: dict[str, Any] = {}
+        self._twins: dict[str, str] = {}  # module -> the first one that was seen to have the same input
         self._active = threading.local()
         self._lock = threading.Lock()
 
@@ -132,10 +145,15 @@ class MixtureModel:
         """
         before = getattr(self._active, "plan", None), getattr(self._active, "length", None)
         self._active.plan, self._active.length = self._plan(mixtures), length
+        self._forget_the_last_input()
         try:
             yield
         finally:
             self._active.plan, self._active.length = before
+            self._forget_the_last_input()
+
+    def _forget_the_last_input(self) -> None:
+        self._active.name, self._active.x, self._active.inner, self._active.product = "", None, None, None
 
     def read(self, mixture: Mixture) -> None:
         """Have a mixture's adapters in memory.
@@ -167,7 +185,7 @@ class MixtureModel:
         if not names:
             return None
         rows = mixtures[:1] if len(set(mixtures)) == 1 else tuple(mixtures)
-        key = tuple(rows)
+        key = (tuple(rows), len(self._twins))
         with self._lock:
             plan = self._plans.get(key)  # decoding asks for the same mixtures step after step
             if plan is None:
@@ -179,26 +197,32 @@ class MixtureModel:
         stacks = self._stacked(names)
         self._attach(stacks)
         weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in rows], dtype=torch.float64)
-        gates: dict[object, Tensor] = {}  # most modules have one layout, so one gate
-
-        def part(stack: Stack) -> _Part:
-            key = (stack.layout, stack.a.dtype, stack.a.device)
-            if key not in gates:
-                gates[key] = gate(weights, stack.layout, stack.a)
-            return _Part(stack.a, stack.b, gates[key]) if len(rows) > 1 else _merged(stack, gates[key])
-
-        return {
-            module: _Forms(many := part(pair.many), many if pair.few is pair.many else part(pair.few))
-            for module, pair in stacks.items()
-        }
+        plan: dict[str, _Forms[_Part]] = {}
+        for group in self._groups(stacks):
+            many = _parts({module: stacks[module].many for module in group}, weights)
+            same = stacks[group[0]].few is stacks[group[0]].many
+            few = many if same else _parts({module: stacks[module].few for module in group}, weights)
+            plan.update({module: _Forms(many[module], few[module]) for module in group})
+        return plan
 
     def _stacked(self, names: tuple[str, ...]) -> Mapping[str, _Forms[Stack]]:
         """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
-        stacks = self._stacks.get(names)
+        key = (names, len(self._twins))
+        stacks = self._stacks.get(key)
         if stacks is None:
             stacks = {module: _in_both_types(stack) for module, stack in side_by_side(names, self.weights).items()}
-            self._stacks.put(names, stacks)
+            for group in self._groups(stacks):
+                stacks |= _joined({module: stacks[module] for module in group})
+            self._stacks.put(key, stacks)
         return stacks
+
+    def _groups(self, stacks: Mapping[str, _Forms[Stack]]) -> list[list[str]]:
+        """Modules that have one input, together."""
+        groups: dict[object, list[str]] = {}
+        for module, forms in stacks.items():
+            a = forms.many.a
+            groups.setdefault((self._twins.get(module, module), a.device, a.dtype), []).append(module)
+        return list(groups.values())
 
     def _attach(self, modules: Iterable[str]) -> None:
         for name in modules:
@@ -206,27 +230,63 @@ class MixtureModel:
                 self._hooks[name] = self.model.get_submodule(name).register_forward_hook(self._hook(name))
 
     def _hook(self, name: str) -> Any:
+        active = self._active
+
         def add_mixture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            plan: _Plan | None = getattr(self._active, "plan", None)
+            plan: _Plan | None = getattr(active, "plan", None)
             forms = plan.get(name) if plan else None
             if forms is None:
                 return None
-            x = args[0].to(forms.many.a.device)  # accelerate moves a module's input only after this hook has seen it
-            part = forms.few if x.numel() // x.shape[-1] * len(forms.few.a) <= FEW else forms.many
-            gates = None if part.gates is None else _gates_for(x, part.gates, self._active.length, name)
-            return add_low_rank(output, x, part.a, part.b, gates)
+            x = args[0]
+            if active.name != name and active.x is x:
+                self._twins.setdefault(name, self._twins.get(active.name, active.name))
+            part = forms.few if x.numel() // x.shape[-1] * len(forms.few.inner.a) <= FEW else forms.many
+            if active.x is not x or active.inner is not part.inner:
+                active.name, active.x, active.inner = name, x, part.inner
+                active.product = _product(x, part.inner, active.length, name)
+            return add_outer(output, active.product[..., part.columns], part.b)
 
         return add_mixture
+
+
+def _product(x: Tensor, inner: _Inner, length: int | None, name: str) -> Tensor:
+    """``g * (A x)``; accelerate moves a module's input only after a hook has seen it."""
+    product = linear(x.to(inner.a.device, inner.a.dtype), inner.a)
+    return product if inner.gates is None else product * _gates_for(x, inner.gates, length, name)
+
+
+def _joined(group: Mapping[str, _Forms[Stack]]) -> dict[str, _Forms[Stack]]:
+    """The same stacks, their A's views of one tensor: each is kept once, and all are multiplied at once."""
+    many = _one_tensor([forms.many for forms in group.values()])
+    same = all(forms.few is forms.many for forms in group.values())
+    few = many if same else _one_tensor([forms.few for forms in group.values()])
+    return {module: _Forms(*pair) for module, pair in zip(group, zip(many, few, strict=True), strict=True)}
+
+
+def _one_tensor(stacks: Sequence[Stack]) -> list[Stack]:
+    parts = torch.split(torch.cat([stack.a for stack in stacks]), [len(stack.a) for stack in stacks])
+    return [Stack(a, stack.b, stack.layout) for a, stack in zip(parts, stacks, strict=True)]
+
+
+def _parts(group: Mapping[str, Stack], weights: Tensor) -> dict[str, _Part]:
+    """The parts of modules with one input; their A's are neighbours in one tensor, see `_joined`."""
+    gates = {module: gate(weights, stack.layout, stack.a) for module, stack in group.items()}
+    first = next(iter(group.values())).a
+    ranks = sum(len(stack.a) for stack in group.values())
+    a = first.as_strided((ranks, first.shape[1]), first.stride())
+    one_mixture = len(weights) == 1
+    inner = _Inner(a, None if one_mixture else torch.cat([*gates.values()], dim=-1))
+    parts, start = {}, 0
+    for module, stack in group.items():
+        columns = slice(start, start := start + len(stack.a))
+        # The gate of a batch with one mixture is multiplied into B once.
+        parts[module] = _Part(inner, columns, stack.b * gates[module][0] if one_mixture else stack.b)
+    return parts
 
 
 def _in_both_types(stack: Stack) -> _Forms[Stack]:
     slow_when_small = stack.a.device.type == "cpu" and stack.a.dtype in (torch.bfloat16, torch.float16)
     return _Forms(stack, stack.to(torch.float32) if slow_when_small else stack)
-
-
-def _merged(stack: Stack, gates: Tensor) -> _Part:
-    """The part of a batch with one mixture: the gate is multiplied into B once."""
-    return _Part(stack.a, stack.b * gates[0], None)
 
 
 def _gates_for(x: Tensor, gates: Tensor, length: int | None, name: str) -> Tensor:

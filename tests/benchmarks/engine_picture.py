@@ -1,6 +1,6 @@
 """One picture of what `engine_speed.py` measured, for the documentation.
 
-    python tests/benchmarks/engine_picture.py FILE.json OUT.svg [OUT.png ...] [--model NAME]
+    python tests/benchmarks/engine_picture.py FILE.json [MORE.json ...] OUT.svg [OUT.png ...] [--model NAME]
 
 Above, the time of each way to write, relative to transformers' generate; below, what callers see whose requests
 arrive over time, when the file has that group. Needs matplotlib (`pip install matplotlib`); the endings choose the
@@ -123,7 +123,7 @@ def caption(facts: dict[str, Any]) -> str:
     return (
         f"{facts['model']}, {machine['dtype']}; {machine['cpu']}, {machine['cores']} cores; "
         f"torch {machine['torch']}, transformers {machine['transformers']}, PEFT {machine['peft']}; "
-        f"medians of {facts['repeats']} alternating runs"
+        f"medians of {facts['repeats']} runs, ways alternating"
     )
 
 
@@ -149,18 +149,31 @@ def picture(facts: dict[str, Any]) -> Figure:
     return figure
 
 
+def merged(files: list[Path]) -> dict[str, Any]:
+    """The first file's facts with the groups of all: a long measurement may be made in parts."""
+    parts = [json.loads(path.read_text()) for path in files]
+    if not parts:
+        raise SystemExit("give the JSON file of a measurement first")
+    if len({str([part["model"], part["machine"] | {"load_average": None}]) for part in parts}) > 1:
+        raise SystemExit("these files are of different models, machines or settings")
+    counts = sorted({part["repeats"] for part in parts})
+    return parts[0] | {
+        "repeats": " to ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))),
+        "groups": {name: group for part in parts for name, group in part["groups"].items()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measured", type=Path)
-    parser.add_argument("out", type=Path, nargs="+")
+    parser.add_argument("files", type=Path, nargs="+", help="measurements (.json), then pictures")
     parser.add_argument(
         "--model", help="the model's name in the caption; the measured file's or folder's if left out"
     )
     args = parser.parse_args()
     plt.rcParams["svg.hashsalt"] = "lorauter"  # the same numbers, the same file
-    facts = json.loads(args.measured.read_text())
+    facts = merged([path for path in args.files if path.suffix == ".json"])
     figure = picture(facts | {"model": args.model or Path(facts["model"]).stem})
-    for path in args.out:
+    for path in (path for path in args.files if path.suffix != ".json"):
         figure.savefig(
             path,
             dpi=130,

@@ -195,5 +195,5 @@ def test_a_16_bit_model_mixes_small_and_large_passes_alike(pico_pool, tokens, ro
     torch.testing.assert_close(found.double(), exact, atol=0.15, rtol=0.1)
     assert (found - base).abs().max() > 0.3  # the mixture matters more than the tolerance
     forms = plan["model.layers.0.self_attn.q_proj"]
-    assert (forms.few.a.dtype, forms.many.a.dtype) == (torch.float32, torch.bfloat16)
-    assert (rows * tokens * len(forms.few.a) <= FEW) == (tokens == 1)
+    assert (forms.few.inner.a.dtype, forms.many.inner.a.dtype) == (torch.float32, torch.bfloat16)
+    assert (rows * tokens * len(forms.few.inner.a) <= FEW) == (tokens == 1)
