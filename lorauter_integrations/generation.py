@@ -249,9 +249,9 @@ class Completion:
     usage: Usage
     logprobs: tuple[TokenLogprob, ...] = ()
 
-    def logprobs_as_dicts(self) -> list[dict[str, Any]]:
-        """The log-probabilities in OpenAI's form."""
-        return [
+    def logprob_facts(self) -> dict[str, Any]:
+        """The log-probabilities for an answer's metadata, in OpenAI's form; empty when there are none."""
+        tokens = [
             {
                 "token": one.token,
                 "logprob": one.logprob,
@@ -259,6 +259,7 @@ class Completion:
             }
             for one in self.logprobs
         ]
+        return {"logprobs": {"content": tokens}} if tokens else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.engines.base import Engine, Limits, completion_of
-from lorauter_integrations.engines.threads import step_threads
+from lorauter_integrations.engines.threads import closed_at_the_end, in_threads, step_threads
 from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
 from lorauter_integrations.generation import (
     Completion,
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
 CHOICE_NAMES = ("adapters", "task")
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +203,7 @@ class LoRAuter:
         """As `stream`, off the event loop; a cancelled task stops the work within a step."""
         ask = partial(self.stream, messages, options, choice=choice, tools=tools, grammar=grammar)
         route, deltas = await asyncio.get_running_loop().run_in_executor(step_threads(), ask)
-        return route, _closed_at_the_end(deltas) if isinstance(deltas, AsyncIterator) else in_threads(deltas)
+        return route, closed_at_the_end(deltas) if isinstance(deltas, AsyncIterator) else in_threads(deltas)
 
     def asked(self, given: Mapping[str, Any], keywords: Mapping[str, Any]) -> tuple[GenerationOptions, Choice]:
         """What one call of a framework's model asks for.
@@ -358,36 +357,6 @@ def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
     return TaskRouter(index, k=settings.routing.k, temperature=settings.routing.temperature)
 
 
-async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
-    """A blocking iterator, one step at a time in a worker thread; closed when the caller leaves."""
-    loop = asyncio.get_running_loop()
-    step: asyncio.Future[Any] | None = None
-    try:
-        while True:
-            step = asyncio.ensure_future(loop.run_in_executor(step_threads(), next, items, _END))
-            item = await asyncio.shield(step)
-            if item is _END:
-                return
-            yield item
-    finally:
-        close: Callable[[], None] = getattr(items, "close", lambda: None)
-        try:
-            close()
-        except ValueError:  # cancelled in a step: a running generator cannot be closed before it is over
-            if step is not None:
-                step.add_done_callback(lambda _: close())
-
-
-async def _closed_at_the_end(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
-    """An engine's own answer for event loops; closed when the caller leaves."""
-    try:
-        async for item in items:
-            yield item
-    finally:
-        items.close()  # type: ignore[attr-defined]  # as of `Engine.stream`
-
-
-_END: Any = object()
 _opening = threading.Lock()
 _engines: WeakValueDictionary[str, LocalEngine] = WeakValueDictionary()
 _indexes: WeakValueDictionary[str, TaskIndex] = WeakValueDictionary()

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -180,21 +181,16 @@ class DecodingBatch:
         """Logits of each live row's next token. *Shape:* ``(rows, new tokens)`` to ``(rows, vocabulary)``."""
         read = self._mask.shape[1] - self._next.shape[1]
         mask = self._mask[:, :read]
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         with self._model.rows([row.mixture for row in self.live], length=ids.shape[1]):
             output = self._model.model(
                 input_ids=ids,
                 attention_mask=mask if self._padded else None,  # without padding the model may skip the mask
                 use_cache=True,
                 logits_to_keep=1,
-                **self._placed(positions),
+                **positions(self._model.model, mask, ids.shape[1]),
                 **{self._cache_argument: self._cache.states},
             )
         return output.logits[:, -1]  # type: ignore[no-any-return]
-
-    def _placed(self, positions: Tensor) -> dict[str, Tensor]:
-        """Some models (ALiBi, recurrent ones) take no positions."""
-        return {"position_ids": positions} if takes(self._model.model, "position_ids") else {}
 
     def read_of(self, row: Row) -> tuple[Sequence[int], int]:
         """What has been read of a row: its tokens, and how many bytes their states take."""
@@ -260,7 +256,21 @@ class DecodingBatch:
 
 def takes(model: Any, argument: str) -> bool:
     """Whether a model's forward has an argument of this name."""
-    return argument in signature(model.forward).parameters
+    kind: type = type(model)
+    return argument in _arguments(kind)
+
+
+@cache
+def _arguments(model: type) -> frozenset[str]:
+    """Asked in every step, and slow to find out."""
+    return frozenset(signature(model.forward).parameters)  # type: ignore[attr-defined]
+
+
+def positions(model: Any, mask: Tensor, length: int) -> dict[str, Tensor]:
+    """The argument that places the last `length` columns; none for models (ALiBi, recurrent ones) that take none."""
+    if not takes(model, "position_ids"):
+        return {}
+    return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, -length:]}
 
 
 def _cache_argument(model: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lorauter_integrations.engines.base import Engine, Limits
-from lorauter_integrations.engines.decoding import Row, can_be_padded, left_padded, takes
+from lorauter_integrations.engines.decoding import Row, can_be_padded, left_padded, positions, takes
 from lorauter_integrations.engines.grammar import GrammarCompiler
 from lorauter_integrations.engines.kv_cache import RowCache
 from lorauter_integrations.engines.loading import load_model
@@ -62,6 +62,7 @@ class LocalEngine(Engine):
         ends = _end_tokens(model, tokenizer)
         self._grammars = GrammarCompiler(tokenizer, int(model.config.get_text_config().vocab_size), ends)
         self._prefixes = PrefixCache(self._limits.prefix_bytes)
+        self._padding = can_be_padded(model)
         self._scheduler = Scheduler(
             self._mixtures,
             ends,
@@ -69,10 +70,9 @@ class LocalEngine(Engine):
             most_rows=self._limits.rows,
             most_waiting=self._limits.queue,
             chunk=self._limits.chunk,
-            padding=(padding := can_be_padded(model)),
+            padding=self._padding,
         )
-        self._padding = padding
-        self._shares_states = self._limits.prefix_bytes > 0 and padding and RowCache(model.config).plain
+        self._shares_states = self._limits.prefix_bytes > 0 and self._padding and RowCache(model.config).plain
         prompt_form = hashlib.sha256(self._prompts.identity.encode()).hexdigest()[:8]
         self._identity = f"{fingerprint(model)}-{prompt_form}"
 
@@ -202,14 +202,13 @@ class LocalEngine(Engine):
         # Left padding puts every answer's end in the last column, so only the last logits are needed.
         ids, mask = left_padded([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self._mixtures.device)
         keep = max(map(len, answers)) + 1
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
         with self._mixtures.rows(mixtures, length=ids.shape[1]):
             output = self._mixtures.model(
                 input_ids=ids,
                 attention_mask=mask,
                 use_cache=False,
                 logits_to_keep=keep,
-                **({"position_ids": positions} if takes(self._mixtures.model, "position_ids") else {}),
+                **positions(self._mixtures.model, mask, ids.shape[1]),
             )
         logits = output.logits[:, :-1].float()
         chosen = ids[:, -(keep - 1) :]

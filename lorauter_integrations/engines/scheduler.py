@@ -36,6 +36,10 @@ class Scheduler:
         most_waiting: callers' rows that may wait.
         chunk: tokens of prompts that are read between two steps of writing.
         padding: whether rows of different lengths may stand in one batch; else each is read and written alone.
+
+    Attributes:
+        most_rows: as given.
+        closed: whether `close` was called.
     """
 
     def __init__(
@@ -52,12 +56,12 @@ class Scheduler:
         self._model = model
         self._end_tokens = end_tokens
         self._prefixes = prefixes
-        self._most_rows = most_rows
+        self.most_rows = most_rows
+        self.closed = False
         self._most_waiting = most_waiting
         self._chunk = chunk
         self._padding = padding
         self._process = os.getpid()
-        self._closed = False
         self._stepping = 0  # the thread that is inside a step
         self._turns = Turns()
         self._waiting: deque[Seat] = deque()  # guarded by the lock of the turns
@@ -65,16 +69,6 @@ class Scheduler:
         self._reading: deque[DecodingBatch] = deque()
         self._writing: deque[DecodingBatch] = deque()
         self._just_read = False
-
-    @property
-    def most_rows(self) -> int:
-        """Rows read and written at once."""
-        return self._most_rows
-
-    @property
-    def closed(self) -> bool:
-        """Whether the engine was closed."""
-        return self._closed
 
     @contextmanager
     def lead(self) -> Iterator[None]:
@@ -85,30 +79,31 @@ class Scheduler:
             EngineError: this process is a fork of the one that made the engine, or a step asks for another.
         """
         self._check_usable()
-        awake = threading.Event()
-        turn = Turn(lambda: self._closed, awake.set)
-        try:
-            self._turns.ask(turn)
-            awake.wait()
+        with self._lead():
             self._check_usable()
             yield
-        finally:
-            self._turns.end(turn)
 
     def close(self) -> None:
         """Refuse new rows, wait for the step that runs, and give every caller an error."""
-        self._closed = True
+        self.closed = True
         self._turns.wake_all()
         if self._process != os.getpid():
             return
-        awake = threading.Event()
-        turn = Turn(lambda: False, awake.set)
-        try:
-            self._turns.ask(turn)
-            awake.wait()
+        with self._lead():
             self._forget_batches()
             self._waiting.clear()
             self._prefixes.clear()
+
+    @contextmanager
+    def _lead(self) -> Iterator[None]:
+        awake = threading.Event()
+        turn = Turn(lambda: False, awake.set)
+        try:
+            while not self._turns.leads(turn):  # closing wakes everyone, whether they lead or not
+                awake.clear()
+                self._turns.ask(turn)
+                awake.wait()
+            yield
         finally:
             self._turns.end(turn)
 
@@ -211,7 +206,7 @@ class Scheduler:
                 "the engine was asked from within its own step (by a keep_on callback)",
                 hint="ask it after the answer",
             )
-        if self._closed:
+        if self.closed:
             raise EngineClosedError("the engine was closed", hint="load a new one")
 
     # ------------------------------------------------------------------ steps; only the leader is here
@@ -277,7 +272,7 @@ class Scheduler:
     def _called(self) -> list[Seat]:
         """Those of the line for whom there is room and whose adapters can be read."""
         with self._turns.lock:
-            room = self._most_rows - len(self._seats)
+            room = self.most_rows - len(self._seats)
             seats = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         ready = []
         for seat in seats:

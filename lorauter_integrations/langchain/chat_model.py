@@ -145,7 +145,9 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = self.lorauter.stream(*call.what, **call.how)
+        route, deltas = self.lorauter.stream(
+            call.messages, call.options, choice=call.choice, tools=call.tools, grammar=call.grammar
+        )
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -161,7 +163,9 @@ class ChatLoRAuter(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         call = self._call(messages, stop, kwargs)
-        route, deltas = await self.lorauter.astream(*call.what, **call.how)
+        route, deltas = await self.lorauter.astream(
+            call.messages, call.options, choice=call.choice, tools=call.tools, grammar=call.grammar
+        )
         writer = _ChunkWriter(route, self.model_name, has_tools=bool(call.tools))
         async for delta in deltas:
             for chunk in writer.chunks(delta):
@@ -172,7 +176,7 @@ class ChatLoRAuter(BaseChatModel):
     def _call(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None, kwargs: dict[str, Any]) -> _Call:
         """What a call asks for: its own keywords win over the fields, the fields over the settings."""
         refuse_unknown(kwargs, (*OPTION_NAMES, *CHOICE_NAMES, "tools", "grammar"), "call keyword")
-        options, choice = self.lorauter.asked(self._own(), {**kwargs, **({} if stop is None else {"stop": stop})})
+        options, choice = self.lorauter.asked(self._own(), {**kwargs, "stop": stop})
         tools = [convert_to_openai_tool(tool) for tool in kwargs.get("tools") or ()]
         return _Call(from_langchain(messages), options, choice, tools, kwargs.get("grammar"))
 
@@ -187,14 +191,6 @@ class _Call:
     choice: Choice
     tools: Sequence[ToolSchema]
     grammar: Grammar | None
-
-    @property
-    def what(self) -> tuple[Sequence[Message], GenerationOptions]:
-        return self.messages, self.options
-
-    @property
-    def how(self) -> dict[str, Any]:
-        return {"choice": self.choice, "tools": self.tools, "grammar": self.grammar}
 
 
 class _ChunkWriter:

@@ -78,13 +78,13 @@ def _block_text(block: str | Mapping[str, Any]) -> str:
 
 def metadata(route: Route, completion: Completion, model: str) -> dict[str, Any]:
     """What goes into `response_metadata` of an answer, or of its last chunk."""
-    facts = {
+    return {
         "model_name": model,
         "model_provider": PROVIDER,
         "finish_reason": completion.finish_reason,
         "lorauter": route.as_dict(),
+        **completion.logprob_facts(),
     }
-    return facts | ({"logprobs": {"content": tokens}} if (tokens := completion.logprobs_as_dicts()) else {})
 
 
 def usage(completion: Completion) -> UsageMetadata:

@@ -80,7 +80,8 @@ def raw(route: Route, completion: Completion, model: str) -> dict[str, Any]:
             "total_tokens": counted.total_tokens,
         },
         "lorauter": route.as_dict(),
-    } | ({"logprobs": {"content": tokens}} if (tokens := completion.logprobs_as_dicts()) else {})
+        **completion.logprob_facts(),
+    }
 
 
 def chat_response(text: str, delta: str | None, facts: dict[str, Any] | None) -> ChatResponse:

@@ -53,6 +53,13 @@ def request(number, **options):
     return GenerationRequest([Message("user", text)], Mixture(MIXTURES[number % 8]), GenerationOptions(**facts))
 
 
+def run(threads):
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def small_engine(pool, **limits):
     return LocalEngine(pico_model(), pico_tokenizer(), pool, limits=Limits(**limits))
 
@@ -259,10 +266,7 @@ def test_the_last_piece_is_not_lost_on_a_caller_who_looks_in_the_middle_of_a_ste
         )
         for n in range(8)
     ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run(threads)
     assert len(got) == 8
 
 
@@ -280,10 +284,7 @@ def test_thirty_two_requests_of_eight_threads_equal_their_serial_results(pico_po
             got[place] = whole(engine.stream(requests[place]))
 
     threads = [threading.Thread(target=work, args=(thread,)) for thread in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run(threads)
     assert [got[place] for place in range(32)] == alone
 
 
@@ -568,10 +569,7 @@ def test_an_adapter_that_cannot_be_read_fails_its_own_row_alone(tmp_path, pico_p
             got[place] = error
 
     threads = [threading.Thread(target=work, args=(place,)) for place in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run(threads)
     assert got[0].usage.completion_tokens == 5
     assert "weights of adapter 'alphas' cannot be read any more" in str(got[1])
 
