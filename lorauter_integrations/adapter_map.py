@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from lorauter_integrations.errors import TaskError
 
@@ -18,12 +19,16 @@ class AdapterScore:
         content_hash: the adapter's, so that a changed file is noticed; empty for the base model.
         score: mean of the task's metric over the examples it was asked.
         examples: how many examples that were.
+        error: standard error of the mean; 0 for fewer than two examples.
+        path: its mean after each round it took part in, over all examples it had seen by then.
     """
 
     adapter: str
     content_hash: str
     score: float
     examples: int
+    error: float = 0.0
+    path: tuple[float, ...] = ()
 
     @property
     def is_base(self) -> bool:
@@ -79,7 +84,11 @@ class Ranking:
     def from_json(cls, text: str) -> Ranking:
         """Read what `to_json` wrote."""
         facts = json.loads(text)
-        return cls(**{**facts, "scores": tuple(AdapterScore(**score) for score in facts["scores"])})
+        return cls(**{**facts, "scores": tuple(map(_score, facts["scores"]))})
+
+
+def _score(facts: Mapping[str, Any]) -> AdapterScore:
+    return AdapterScore(**{**facts, "path": tuple(facts.get("path", ()))})
 
 
 class AdapterMap(Mapping[str, Ranking]):

@@ -30,6 +30,7 @@ class LowRankPart:
         outputs: rows of B.
         scaling: ``alpha / rank``, or ``alpha / sqrt(rank)`` for rsLoRA (Kalajdzievski, arXiv 2312.03732).
         tensors: names of A and B in the file.
+        magnitude: name of the DoRA magnitude vector in the file (Liu et al., arXiv 2402.09353); empty without.
     """
 
     rank: int
@@ -37,6 +38,7 @@ class LowRankPart:
     outputs: int
     scaling: float
     tensors: tuple[str, str]
+    magnitude: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,10 @@ class Adapter:
         parts: module of the base model -> its LoRA.
         size: bytes of the weights file.
         changed: when the weights file was last written, in nanoseconds.
+        alone: why it cannot be mixed with others, only used alone with weight 1; empty for one that mixes.
+        warnings: what a person should know of it though it may be used.
+        replaced: module of the base model -> tensor in the file that stands in for the module's own weight
+            (PEFT's `modules_to_save`); only in adapters that are used alone.
     """
 
     name: str
@@ -60,6 +66,9 @@ class Adapter:
     parts: Mapping[str, LowRankPart] = field(repr=False)
     size: int
     changed: int = field(default=0, repr=False)
+    alone: str = ""
+    warnings: tuple[str, ...] = field(default=(), repr=False)
+    replaced: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def weights_file(self) -> Path:
