@@ -47,6 +47,10 @@ class Ranking:
         scorer: what was scored and how (see `Scorer.identity`).
         scores: all contestants, best first; the first is the winner.
         questions: adapter-example pairs that were scored, the base model's included.
+        pool: adapters that the pool had.
+        screened: how many of them were left out before the first round.
+        pool_hash: of the contents of the pool.
+        rules: how the contest was held, in words.
     """
 
     task: str
@@ -55,6 +59,10 @@ class Ranking:
     scorer: str
     scores: Sequence[AdapterScore]
     questions: int
+    pool: int = 0
+    screened: int = 0
+    pool_hash: str = ""
+    rules: str = ""
 
     @property
     def best(self) -> AdapterScore:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.engines.base import Engine, Limits, completion_of
+from lorauter_integrations.engines.base import Engine, completion_of
 from lorauter_integrations.engines.threads import closed_at_the_end, in_threads, step_threads
 from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
 from lorauter_integrations.generation import (
@@ -29,12 +26,13 @@ from lorauter_integrations.generation import (
 )
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, route_to_task
+from lorauter_integrations.routing.servable import servable
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
 from lorauter_integrations.task import routing_text
 from lorauter_integrations.tool_calls import system_with_tools
 
 if TYPE_CHECKING:
-    from lorauter_integrations.engines import LocalEngine
+    pass
 
 logger = logging.getLogger(__name__)
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
@@ -110,7 +108,11 @@ class LoRAuter:
             PoolError: the pool cannot be used.
             TaskIndexError: the index cannot be opened.
         """
-        return build(Settings.read(file, overrides))
+        from lorauter_integrations.opening import build
+
+        lorauter = build(Settings.read(file, overrides))
+        lorauter.warn_of_stale_map()
+        return lorauter
 
     def __deepcopy__(self, _: object) -> LoRAuter:
         """Itself: frameworks copy their models freely, and a second copy of the weights helps nobody."""
@@ -128,12 +130,13 @@ class LoRAuter:
         return self.router.route(text)
 
     def choose(self, messages: Sequence[Message], choice: Choice = ROUTED, tools: Sequence[ToolSchema] = ()) -> Route:
-        """The route of a conversation, unless the caller chose.
+        """The route of a conversation, unless the caller chose; a route is made one that can be served.
 
         Raises:
             UnknownAdapterError: chosen adapters are not in the pool.
+            OptionError: a chosen adapter can only be used alone.
             UnknownTaskError: the chosen task is not in the index.
-            RoutingError: as `route`.
+            RoutingError: as `route` and `servable`.
         """
         if choice.adapters is not None:
             mixture = Mixture(choice.adapters)
@@ -141,7 +144,8 @@ class LoRAuter:
             return Route(mixture, (), "the adapters were chosen by the caller")
         if choice.task is not None:
             return route_to_task(self.index, choice.task)
-        route = self.route(messages, tools)
+        route, pool = self.route(messages, tools), self.engine.adapters
+        route = servable(route, {name: pool[name].alone for name in route.mixture if name in pool})
         try:
             self.engine.require(route.mixture)
         except UnknownAdapterError as error:
@@ -285,78 +289,3 @@ def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> st
             hint="send a user message, or choose adapters=... or task=...",
         )
     return text
-
-
-def build(settings: Settings) -> LoRAuter:
-    """Open everything that the settings name, or share what is open. Raises as `LoRAuter.from_config`."""
-    with _opening:
-        shared = list(_indexes.values())
-        index = open_index(settings)
-        with ExitStack() as opened:  # when the engine fails; an index that others use stays open
-            if index not in shared:
-                opened.callback(index.close)
-            engine = _open_engine(settings)
-            opened.pop_all()
-    lorauter = LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
-    lorauter.warn_of_stale_map()
-    return lorauter
-
-
-def _open_engine(settings: Settings) -> Engine:
-    from lorauter_integrations.engines import LocalEngine
-
-    name, pool = settings.weights(settings.model.name), settings.locate(settings.pool.path)
-    key = repr((name, settings.model, str(pool), settings.pool, settings.engine))
-    engine = _engines.get(key)
-    if engine is None or engine.closed:
-        engine = LocalEngine.load(
-            name,
-            pool,
-            dtype=settings.model.dtype,
-            device=settings.model.device,
-            device_map=settings.model.device_map,
-            quantization=settings.model.quantization,
-            limits=_limits(settings),
-        )
-        engine.pin(settings.pool.pin)
-        _engines[key] = engine
-    return engine
-
-
-def _limits(settings: Settings) -> Limits:
-    wanted = settings.engine
-    return Limits(
-        rows=wanted.rows,
-        queue=wanted.queue,
-        chunk=wanted.chunk,
-        adapter_bytes=settings.pool.budget_mib << 20,
-        prefix_bytes=wanted.prefix_mib << 20,
-    )
-
-
-def open_index(settings: Settings) -> TaskIndex:
-    """The task index of the settings, shared within a process. Raises `TaskIndexError`, `ModelLoadError`."""
-    from lorauter_integrations.routing import SentenceTransformerEncoder
-
-    wanted = settings.encoder
-    name, place = settings.weights(wanted.name), settings.locate(settings.index.path)
-    key = repr((name, wanted, settings.index.url or str(place), settings.index.collection))
-    index = _indexes.get(key)
-    if index is None or index.closed:
-        encoder = SentenceTransformerEncoder(name, prefix=wanted.prefix, device=wanted.device)
-        if settings.index.url:
-            index = TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
-        else:
-            index = TaskIndex.embedded(place, encoder, collection=settings.index.collection)
-        _indexes[key] = index
-    return index
-
-
-def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
-    """The router of the settings."""
-    return TaskRouter(index, k=settings.routing.k, temperature=settings.routing.temperature)
-
-
-_opening = threading.Lock()
-_engines: WeakValueDictionary[str, LocalEngine] = WeakValueDictionary()
-_indexes: WeakValueDictionary[str, TaskIndex] = WeakValueDictionary()

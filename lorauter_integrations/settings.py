@@ -71,6 +71,9 @@ class PoolSettings(_Table):
     path: str = "pool"
     budget_mib: int = Field(1024, gt=0, description="memory for adapter weights")
     pin: tuple[str, ...] = Field((), description="adapters that are read at the start and stay in memory")
+    allow_bin: bool = Field(False, description="take adapter_model.bin, a pickle, where there are no safetensors")
+    strict_base: bool = Field(False, description="refuse adapters that do not name this base model")
+    cache: str = Field(".lorauter/pool.json", description="what earlier checks have read; empty keeps nothing")
 
 
 class EngineSettings(_Table):
@@ -112,10 +115,25 @@ class MappingSettings(_Table):
     """`[mapping]`: how tasks find their adapters."""
 
     score: Literal["metric", "log_likelihood"] = "metric"
-    schedule: Literal["halving", "uniform"] = "halving"
+    schedule: Literal["screened", "halving", "uniform"] = Field(
+        "screened", description="a shortlist by first-order screening; the paper's on the whole pool; everything"
+    )
+    shortlist: int = Field(
+        24, ge=1, description="adapters a task that a screening leaves; smaller pools are not screened"
+    )
     ledger: str = ".lorauter/ledger.jsonl"
+    report: str = Field(".lorauter/report", description="folder of mapping.html and mapping.png; empty writes none")
     batch: int = Field(32, ge=1)
     seed: int = 0
+    workers: int = Field(0, ge=0, description="processes that measure, each with a model of its own; 0 is this one")
+    ray: str = Field("", description='address of a Ray cluster, "auto", or "local" to start one; with workers')
+    gpus_per_worker: float = Field(0, ge=0, description="that Ray keeps for each worker")
+
+    @model_validator(mode="after")
+    def _gpus_are_rays(self) -> MappingSettings:
+        if self.gpus_per_worker and not self.ray:
+            raise ValueError("gpus_per_worker is for Ray; set ray, or leave it 0")
+        return self
 
 
 class Settings(BaseSettings):

@@ -5,9 +5,10 @@ import logging
 import threading
 
 import pytest
-from conftest import make_adapter, set_winner
+from conftest import make_adapter, pico_model, pico_tokenizer, set_winner
+from mixing.by_hand import described, make_alone
 
-from lorauter_integrations import Choice, LoRAuter, Message
+from lorauter_integrations import AdapterPool, Choice, LocalEngine, LoRAuter, Message, Mixture, Route
 from lorauter_integrations.errors import OptionError, RoutingError
 from lorauter_integrations.lorauter import in_threads, text_of
 
@@ -197,3 +198,54 @@ def test_a_cancelled_step_closes_the_source_once_it_is_over():
 def test_a_routes_dictionary_is_json(pico_lorauter):
     route = pico_lorauter.route("name a colour").as_dict()
     assert json.loads(json.dumps(route)) == route
+
+
+# --- adapters that can only be used alone
+
+
+@pytest.fixture
+def with_dora(pico_lorauter, tmp_path):
+    """The same with a DoRA in the pool, the winner of the colours."""
+    folder = make_alone(tmp_path / "dora", pico_model(), use_dora=True, target_modules=["o_proj", "down_proj"])
+    dora = described(folder, "dora")
+    engine = LocalEngine(pico_model(), pico_tokenizer(), AdapterPool({**pico_lorauter.engine.adapters, "dora": dora}))
+    set_winner(pico_lorauter.index, "colours", "dora", dora.content_hash)
+    return LoRAuter(pico_lorauter.index, engine, options=pico_lorauter.options)
+
+
+def test_a_text_next_to_a_task_whose_adapter_is_used_alone_is_answered_by_it_alone(with_dora):
+    answer = with_dora.generate(COLOUR)
+    first = with_dora.route("name a colour").matches[0]
+    assert (first.task, first.adapter) == ("colours", "dora") and first.weight < 1
+    assert answer.route.mixture == Mixture({"dora": 1.0})
+    assert answer.route.explain().startswith(
+        "1.00 dora: nearest 2 of the mapped tasks; 'dora' has the heaviest weight"
+    )
+    chosen = with_dora.generate(COLOUR, choice=Choice(adapters={"dora": 1.0}))
+    named = with_dora.generate(COLOUR, choice=Choice(task="colours"))
+    base = with_dora.generate(COLOUR, choice=Choice(adapters={}))
+    assert answer.text == chosen.text == named.text != base.text
+
+
+def test_a_text_next_to_another_task_is_answered_without_it(with_dora):
+    answer = with_dora.generate([Message("user", "add the numbers")])
+    assert dict(with_dora.route("add the numbers").mixture).keys() == {"wide", "dora"}
+    assert dict(answer.route.mixture) == {"wide": pytest.approx(1.0)}
+    assert answer.route.reason.endswith("; left out 'dora', not to be mixed with others (it uses DoRA)")
+    assert [match.adapter for match in answer.route.matches] == ["wide", "dora"]
+
+
+def test_adapters_chosen_by_the_caller_are_never_changed(with_dora):
+    with pytest.raises(OptionError, match="'dora' can only be used alone: it uses DoRA; the mixture has 2 adapters"):
+        with_dora.generate(COLOUR, choice=Choice(adapters={"dora": 1.0, "plain": 0.1}))
+    with pytest.raises(OptionError, match=r"its weight is 0\.7\nHint: choose {\"dora\": 1.0}"):
+        with_dora.choose(COLOUR, Choice(adapters={"dora": 0.7}))
+
+
+def test_an_adapter_that_left_the_pool_is_still_an_error_beside_one_that_is_left_out(with_dora):
+    class Far:
+        def route(self, text):
+            return Route(Mixture({"gone": 0.6, "dora": 0.4}), (), "far")
+
+    with pytest.raises(KeyError, match=r"routed to 1\.00 gone, but there is no adapter 'gone'"):
+        LoRAuter(with_dora.index, with_dora.engine, router=Far()).choose(COLOUR)

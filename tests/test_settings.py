@@ -45,10 +45,10 @@ def test_every_table_of_the_file_is_read(write):
     assert settings.mapping.score == "log_likelihood"
 
 
-def test_defaults_are_the_papers(write):
+def test_defaults(write):
     settings = Settings.read(write())
     assert (settings.routing.k, settings.routing.temperature) == (3, 0.2)
-    assert settings.mapping.schedule == "halving"
+    assert (settings.mapping.schedule, settings.mapping.shortlist) == ("screened", 24)
     assert settings.generation.options().temperature == 0.0
 
 

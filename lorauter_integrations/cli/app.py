@@ -8,13 +8,14 @@ import typer
 from rich.text import Text
 
 from lorauter_integrations._version import __version__
+from lorauter_integrations.cli.hub import pool_app  # with the commands of cli.pool
 from lorauter_integrations.cli.mapping import map_command
 from lorauter_integrations.cli.options import DEFAULT_CONFIG, AsJson, Config
 from lorauter_integrations.cli.output import console, print_json, print_route
-from lorauter_integrations.cli.pool import pool_app
 from lorauter_integrations.cli.tasks import tasks_app
 from lorauter_integrations.generation import Message
-from lorauter_integrations.lorauter import Choice, LoRAuter, build, open_index, open_router
+from lorauter_integrations.lorauter import Choice, LoRAuter
+from lorauter_integrations.opening import open_index, open_router
 from lorauter_integrations.settings import Settings
 
 app = typer.Typer(
@@ -64,7 +65,7 @@ def chat(
     system: Annotated[str, typer.Option(help="System message.")] = "",
 ) -> None:
     """Talk to the routed model; every answer shows its route. An empty line ends."""
-    lorauter = build(Settings.read(config))
+    lorauter = LoRAuter.from_config(config)
     history = [Message("system", system)] if system else []
     with lorauter.index:
         while text := _ask():

@@ -13,11 +13,14 @@ from rich.text import Text
 
 from lorauter_integrations.adapter_map import Ranking
 from lorauter_integrations.errors import LoRAuterError
-from lorauter_integrations.pool import AdapterPool
+from lorauter_integrations.pool import Adapter, AdapterPool
+from lorauter_integrations.reports.summary import label, measured, next_best, number, printable, shortened
 from lorauter_integrations.routing import Route
 
 console = Console()
 errors = Console(stderr=True)
+ROWS = 20  # of a long table, before --all is asked for
+COLUMNS = ("adapter", "rank", "targets", "MB", "hash", "note")
 
 
 def print_json(value: Any) -> None:
@@ -42,50 +45,92 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rig
     console.print(drawn)
 
 
-def print_pool(pool: AdapterPool) -> None:
-    """The adapters that may be used, and those refused with the reason."""
-    rows = [
-        (a.name, ",".join(map(str, a.ranks)), _short(a.targets), f"{a.size / 1e6:.1f}", a.content_hash[:8])
-        for a in pool.values()
-    ]
-    table(
-        f"{len(pool)} adapters can be used",
-        ("adapter", "rank", "targets", "MB", "hash"),
-        rows,
-        ("rank", "MB"),
+def print_pool(pool: AdapterPool, *, everything: bool = False) -> None:
+    """How many adapters may be used, which, and why not the others.
+
+    Args:
+        pool: checked.
+        everything: show every adapter; else at most `ROWS` of a kind, and many refused ones by their reason.
+    """
+    counts = pool_as_dict(pool)["summary"]
+    console.print(
+        f"{counts['usable']:,} usable, {counts['alone']:,} alone only, {counts['refused']:,} refused", highlight=False
     )
-    if pool.refused:
-        table(f"{len(pool.refused)} refused", ("adapter", "reason"), sorted(pool.refused.items()))
+    for title, adapters in (
+        ("adapters can be used", [a for a in pool.values() if not a.alone]),
+        ("can be used alone only, with weight 1", [a for a in pool.values() if a.alone]),
+    ):
+        _long_table(f"{len(adapters):,} {title}", COLUMNS, [*map(_row, adapters)], everything)
+    title = f"{len(pool.refused):,} refused"
+    if everything or len(pool.refused) <= ROWS:
+        _long_table(title, ("adapter", "reason"), sorted(pool.refused.items()), everything)
+        return
+    groups = [(f"{len(names):,}", reason, _some(names)) for reason, names in pool.refused_by_reason().items()]
+    _long_table(title, ("count", "reason (of the first)", "adapters"), groups, everything)
+
+
+def _long_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], everything: bool) -> None:
+    if not rows:
+        return
+    shown = rows if everything else rows[:ROWS]
+    table(title, columns, shown, ("rank", "MB", "count"))
+    if len(shown) < len(rows):
+        console.print(f"and {len(rows) - len(shown):,} more; --all shows them", highlight=False)
+
+
+def _row(adapter: Adapter) -> Sequence[str]:
+    ranks, targets = ",".join(map(str, adapter.ranks)), _short(adapter.targets)
+    note = "; ".join(filter(None, [adapter.alone, *adapter.warnings]))
+    return adapter.name, ranks, targets, f"{adapter.size / 1e6:.1f}", adapter.content_hash[:8], note
 
 
 def _short(targets: Sequence[str]) -> str:
     return " ".join(target.removesuffix("_proj") for target in targets)
 
 
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def pool_as_dict(pool: AdapterPool) -> dict[str, Any]:
-    """The same for a script."""
+    """The same for a script, with every adapter."""
     facts = {
-        a.name: {"ranks": a.ranks, "targets": a.targets, "bytes": a.size, "hash": a.content_hash}
+        a.name: {
+            "ranks": a.ranks,
+            "targets": a.targets,
+            "bytes": a.size,
+            "hash": a.content_hash,
+            "alone": a.alone,
+            "warnings": list(a.warnings),
+        }
         for a in pool.values()
     }
-    return {"adapters": facts, "refused": dict(pool.refused)}
+    alone = sum(bool(a.alone) for a in pool.values())
+    summary = {"usable": len(pool) - alone, "alone": alone, "refused": len(pool.refused)}
+    return {"summary": summary, "adapters": facts, "refused": dict(pool.refused)}
 
 
 def print_rankings(rankings: Sequence[Ranking], title: str) -> None:
-    """Task, winner, score, the base's score, gain, cost."""
+    """Task, winner, score and half its 95 % interval, the base's score, gain, who is level or next, cost.
+
+    Names share what the numbers leave of the console's width; what is too much is left out of their middle.
+    """
+    room = max(21, (console.width - 54) // 3)
     rows = [
         (
-            r.task,
-            r.best.adapter or "(base model)",
-            f"{r.best.score:.3f}",
-            f"{r.base.score:.3f}",
-            f"{r.gain:+.3f}",
-            str(r.questions),
+            shortened(printable(r.task), room),
+            shortened(label(r.best.adapter), room),
+            measured(r.best),
+            number(r.base.score),
+            number(r.gain, "+"),
+            shortened(next_best(r), room),
+            f"{r.questions:,}",
         )
         for r in rankings
     ]
-    columns = ("task", "adapter", "score", "base", "gain", "questions")
-    table(title, columns, rows, columns[2:])
+    columns = ("task", "winner", "score ±95 %", "base", "gain", "next", "questions")
+    table(title, columns, rows, ("score ±95 %", "base", "gain", "questions"))
 
 
 def print_route(route: Route) -> None:

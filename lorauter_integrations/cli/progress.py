@@ -27,7 +27,7 @@ class MappingBar:
         )
         self._line = self._bar.add_task("loading the model", total=None)
         self._state: MappingProgress | None = None
-        self._said = -1
+        self._said = (-1, False)  # tasks done, and whether the pool was being screened
 
     def __enter__(self) -> MappingBar:
         if self._console.is_terminal:
@@ -46,9 +46,10 @@ class MappingBar:
     def update(self, state: MappingProgress) -> None:
         """Draw where the run stands; a plain line a task when the output is not a terminal."""
         self._state = state
-        self._bar.update(self._line, description=_words(state), completed=state.answered, total=state.total)
-        if not self._console.is_terminal and state.tasks_done != self._said:
-            self._said = state.tasks_done
+        done, total = (state.screened, state.pool) if state.pool else (state.answered, state.total)
+        self._bar.update(self._line, description=_words(state), completed=done, total=total)
+        if not self._console.is_terminal and (state.tasks_done, bool(state.pool)) != self._said:
+            self._said = (state.tasks_done, bool(state.pool))
             self._console.print(_words(state), highlight=False, markup=False)
 
     def summary(self) -> str:
@@ -63,10 +64,12 @@ class MappingBar:
 
 
 def _words(state: MappingProgress) -> str:
+    if state.pool:
+        return f"screening: {state.screened}/{state.pool} adapters"
     left = state.seconds_left
     time_left = f", about {_clock(left)} left" if left is not None else ""
     return (
-        f"task {min(state.tasks_done + 1, state.tasks)}/{state.tasks} {state.task}: "
+        f"{state.tasks_done} of {state.tasks} tasks done; {state.task}: "
         f"rung {state.rung}/{state.rungs}, {state.survivors} adapters, "
         f"{state.answered}/{state.total} questions{time_left}"
     )

@@ -9,7 +9,7 @@ import typer
 
 from lorauter_integrations.cli.options import DEFAULT_CONFIG, AsJson, Config
 from lorauter_integrations.cli.output import console, print_json, table
-from lorauter_integrations.lorauter import open_index
+from lorauter_integrations.opening import open_index
 from lorauter_integrations.settings import Settings
 from lorauter_integrations.task import Task, find_task_folders
 

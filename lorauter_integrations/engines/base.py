@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lorauter_integrations.errors import EngineError, OptionError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
+
+if TYPE_CHECKING:
+    from lorauter_integrations.mixing.first_order import Descent
 
 MIB = 1 << 20
 
@@ -75,7 +79,7 @@ class Engine(ABC):
             UnknownAdapterError: the mixture names an adapter that is not in the pool.
             ContextLengthError: the prompt leaves no room for an answer.
             ContentError: the chat template refuses the conversation.
-            OptionError: the grammar cannot be compiled.
+            OptionError: the grammar cannot be compiled, or an adapter that can only be used alone is mixed.
             QueueFullError: too many requests wait already.
             GenerationTimeoutError: the answer is not whole in time.
             EngineError: while writing: the model's numbers overflow under this mixture.
@@ -104,7 +108,48 @@ class Engine(ABC):
 
         Raises:
             UnknownAdapterError: it names an adapter that is not in the pool.
+            OptionError: it mixes or weights an adapter that can only be used alone.
         """
+
+    def descent(
+        self, requests: Sequence[GenerationRequest], targets: Sequence[str], modules: Collection[str]
+    ) -> Descent:
+        """The direction, over the weights of some modules, in which the loss of the targets falls fastest.
+
+        By a backward pass of the base model for each target; mixtures are not used.
+
+        Raises:
+            ContextLengthError: a prompt and its target do not fit the context.
+            EngineError: this engine has no gradients, or one is not finite.
+        """
+        raise self._cannot_screen()
+
+    def slopes(self, adapters: Sequence[str], descents: Sequence[Descent]) -> list[list[float]]:
+        """How fast each loss falls in each adapter's direction, per unit of change; a list an adapter.
+
+        The cosine between both directions, times the gradient's length. No adapter is run for it, and no more than
+        one is in memory, beside those that are kept.
+
+        Raises:
+            UnknownAdapterError: one is not in the pool.
+            EngineError: this engine has no gradients.
+        """
+        raise self._cannot_screen()
+
+    def likeness(self, adapter: str, others: Sequence[str]) -> list[float]:
+        """How alike an adapter's change of the weights is to others': 1 for equal, less for another direction.
+
+        Raises:
+            UnknownAdapterError: one is not in the pool.
+            EngineError: this engine does not read weights.
+        """
+        raise self._cannot_screen()
+
+    def _cannot_screen(self) -> EngineError:
+        return EngineError(
+            f"the engine {type(self).__name__} cannot screen adapters",
+            hint='set [mapping] schedule = "halving", which runs every adapter',
+        )
 
     def complete(self, requests: Sequence[GenerationRequest]) -> list[Completion]:
         """Write whole answers, in the order of the requests.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeAlias
 
 from lorauter_integrations.engines.base import Engine, Limits
-from lorauter_integrations.engines.decoding import Row, can_be_padded, left_padded, positions, takes
+from lorauter_integrations.engines.decoding import Row, can_be_padded, takes
 from lorauter_integrations.engines.grammar import GrammarCompiler
 from lorauter_integrations.engines.kv_cache import RowCache
+from lorauter_integrations.engines.likelihood import descent, mean_logprobs
 from lorauter_integrations.engines.loading import load_model
 from lorauter_integrations.engines.prefixes import PrefixCache, PrefixStats
 from lorauter_integrations.engines.prompts import PromptRenderer
@@ -24,9 +24,12 @@ from lorauter_integrations.engines.writing import Writing
 from lorauter_integrations.errors import ContextLengthError, EngineError, ModelLoadError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixing import MixtureModel, base_shapes, fingerprint
+from lorauter_integrations.mixing.first_order import Descent, likeness, slopes
 from lorauter_integrations.mixing.weights import CacheStats
 from lorauter_integrations.mixture import Mixture
-from lorauter_integrations.pool import Adapter, AdapterPool
+from lorauter_integrations.pool import Adapter, AdapterPool, BaseShapes
+
+PoolOf: TypeAlias = Callable[[BaseShapes], AdapterPool]
 
 
 class LocalEngine(Engine):
@@ -80,7 +83,7 @@ class LocalEngine(Engine):
     def load(
         cls,
         model: str,
-        pool: str | Path | None = None,
+        pool: str | Path | PoolOf | None = None,
         *,
         dtype: str = "auto",
         device: str = "auto",
@@ -88,7 +91,16 @@ class LocalEngine(Engine):
         quantization: str = "",
         limits: Limits | None = None,
     ) -> LocalEngine:
-        """Load a model and check a folder of adapters against it; see `load_model` for the arguments.
+        """Load a model and check adapters against it.
+
+        Args:
+            model: as the others below, see `load_model`.
+            pool: a folder of adapters, or what makes a pool for the shapes of the model's modules.
+            dtype: of the weights.
+            device: where the model is.
+            device_map: how it is spread over devices.
+            quantization: of its weights while they are loaded.
+            limits: how much the engine may do at once and keep.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
@@ -98,7 +110,9 @@ class LocalEngine(Engine):
         loaded, tokenizer = load_model(
             model, dtype=dtype, device=device, device_map=device_map, quantization=quantization
         )
-        adapters = AdapterPool.from_folder(pool, base_shapes(loaded)) if pool else None
+        if isinstance(pool, str | Path):
+            pool = partial(AdapterPool.from_folder, pool, base=model)
+        adapters = pool(base_shapes(loaded)) if pool else None
         return cls(loaded, tokenizer, adapters, name=display_name(model), limits=limits)
 
     @property
@@ -128,7 +142,7 @@ class LocalEngine(Engine):
         return int(getattr(config, "max_position_embeddings", None) or 2048)
 
     def require(self, mixture: Mixture) -> None:
-        """Check that every adapter of a mixture is in the pool. Raises `UnknownAdapterError`."""
+        """Check that a mixture can be served; raises as `MixtureModel.require`."""
         self._mixtures.require(mixture)
 
     def pin(self, adapters: Iterable[str]) -> None:
@@ -181,39 +195,43 @@ class LocalEngine(Engine):
 
     def log_likelihood(self, requests: Sequence[GenerationRequest], targets: Sequence[str]) -> list[float]:
         """Mean log-probability a token of each target; see `Engine.log_likelihood`."""
-        prompts = [self._prompt(request) for request in requests]
-        end = self.token_ids(self._prompts.end_of_turn) or self._end_of_turn()
-        answers = [self.token_ids(target) + end for target in targets]
-        for prompt, answer in zip(prompts, answers, strict=True):
-            self._room(len(prompt), at_least=len(answer))
+        prompts, answers = self._with_answers(requests, targets)
         scores: list[float] = []
         rows = self._limits.rows if self._padding else 1
         for start in range(0, len(prompts), rows):
             part = slice(start, start + rows)
             mixtures = [request.mixture for request in requests[part]]
             with self._scheduler.lead():
-                scores += self._batch_likelihood(prompts[part], answers[part], mixtures)
+                scores += mean_logprobs(self._mixtures, prompts[part], answers[part], mixtures)
         return scores
 
-    @torch.inference_mode()
-    def _batch_likelihood(
-        self, prompts: Sequence[Sequence[int]], answers: Sequence[list[int]], mixtures: Sequence[Mixture]
-    ) -> list[float]:
-        # Left padding puts every answer's end in the last column, so only the last logits are needed.
-        ids, mask = left_padded([[*p, *a] for p, a in zip(prompts, answers, strict=True)], self._mixtures.device)
-        keep = max(map(len, answers)) + 1
-        with self._mixtures.rows(mixtures, length=ids.shape[1]):
-            output = self._mixtures.model(
-                input_ids=ids,
-                attention_mask=mask,
-                use_cache=False,
-                logits_to_keep=keep,
-                **positions(self._mixtures.model, mask, ids.shape[1]),
-            )
-        logits = output.logits[:, :-1].float()
-        chosen = ids[:, -(keep - 1) :]
-        chances = logits.gather(2, chosen[..., None])[..., 0] - logits.logsumexp(-1)
-        return [float(row[-len(answer) :].mean()) for row, answer in zip(chances, answers, strict=True)]
+    def descent(
+        self, requests: Sequence[GenerationRequest], targets: Sequence[str], modules: Collection[str]
+    ) -> Descent:
+        """Which way the loss of these answers falls; see `Engine.descent`."""
+        prompts, answers = self._with_answers(requests, targets)
+        with self._scheduler.lead():
+            return descent(self._mixtures, prompts, answers, modules)
+
+    def slopes(self, adapters: Sequence[str], descents: Sequence[Descent]) -> list[list[float]]:
+        """How adapters point; see `Engine.slopes`."""
+        return slopes((self._mixtures.weights[name].factors for name in adapters), descents)
+
+    def likeness(self, adapter: str, others: Sequence[str]) -> list[float]:
+        """How alike adapters are; see `Engine.likeness`."""
+        weights = self._mixtures.weights
+        return likeness(weights[adapter].factors, (weights[other].factors for other in others))
+
+    def _with_answers(
+        self, requests: Sequence[GenerationRequest], targets: Sequence[str]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of prompts and answers that fit the context together."""
+        prompts = [self._prompt(request) for request in requests]
+        end = self.token_ids(self._prompts.end_of_turn) or self._end_of_turn()
+        answers = [self.token_ids(target) + end for target in targets]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            self._room(len(prompt), at_least=len(answer))
+        return prompts, answers
 
     def _prompt(self, request: GenerationRequest) -> list[int]:
         self.require(request.mixture)

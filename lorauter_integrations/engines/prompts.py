@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -17,6 +18,8 @@ from lorauter_integrations.generation import Message, ToolSchema
 from lorauter_integrations.tool_calls import call_text, result_text, system_with_tools
 
 logger = logging.getLogger(__name__)
+
+ENCODED = 512  # prompts whose token ids are kept
 
 _PROBE_TOOL = {
     "type": "function",
@@ -43,6 +46,8 @@ class PromptRenderer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._has_template = bool(getattr(tokenizer, "chat_template", None))
+        # A mapping run asks the same prompts of one adapter after the other.
+        self._encoded = lru_cache(maxsize=ENCODED)(self._encode)
         if not self._has_template:
             logger.warning("the tokenizer has no chat template; plain 'User: ... Assistant:' turns are used")
         self._native_tools = self._has_template and self._shows_tools()
@@ -61,9 +66,11 @@ class PromptRenderer:
         Raises:
             ContentError: no messages, or a conversation the template refuses in every form.
         """
-        text = self.render(messages, tools)
+        return list(self._encoded(self.render(messages, tools)))
+
+    def _encode(self, text: str) -> tuple[int, ...]:
         # A template writes its own begin-of-text token; adding special tokens again would double it.
-        return list(self._tokenizer(text, add_special_tokens=not self._has_template).input_ids)
+        return tuple(self._tokenizer(text, add_special_tokens=not self._has_template).input_ids)
 
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> str:
         """The prompt as text. Raises as `token_ids`."""

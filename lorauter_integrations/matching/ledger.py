@@ -49,6 +49,11 @@ class Ledger:
     def __len__(self) -> int:
         return len(self._scores)
 
+    @property
+    def adapters(self) -> set[str]:
+        """Content hashes of all adapters that something is known of."""
+        return {key.adapter for key in self._scores}
+
     def get(self, key: Key) -> float | None:
         """The score of a key, or None when it has not been measured."""
         return self._scores.get(key)

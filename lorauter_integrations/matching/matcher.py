@@ -1,31 +1,25 @@
-"""Finds the best adapters of each task within a budget. Knows nothing of how a score is computed."""
+"""Finds the best adapters of each task within a budget. Knows nothing of how a score is computed, or where."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 
-from lorauter_integrations.adapter_map import AdapterScore, Ranking
+from lorauter_integrations.adapter_map import Ranking
 from lorauter_integrations.errors import MappingError
-from lorauter_integrations.matching.halving import (
-    Answers,
-    Question,
-    Rung,
-    Standing,
-    cost,
-    halving_schedule,
-    successive_halving,
-)
-from lorauter_integrations.matching.ledger import Key, Ledger
-from lorauter_integrations.matching.scoring import BASE, Scorer
+from lorauter_integrations.matching.game import METRIC, TIES, Game, copies_apart
+from lorauter_integrations.matching.halving import Rules, cost
+from lorauter_integrations.matching.ledger import Ledger
+from lorauter_integrations.matching.scoring import Scorer
+from lorauter_integrations.matching.screening import Screen
+from lorauter_integrations.matching.workers import Batch, InProcess, Workers
 from lorauter_integrations.pool import Adapter
-from lorauter_integrations.task import Example, Task
+from lorauter_integrations.task import Task
 
-BATCH = 32
-GROUP = 4  # examples of like length that are asked together: little padding, and few adapters a batch
-
-Schedule = Callable[[int, int], list[Rung]]
+PAPER = Rules()
 
 
 @dataclass(slots=True)
@@ -40,12 +34,14 @@ class Progress:
         rungs: rounds of the task.
         survivors: adapters still in it.
         answered: questions answered so far, those from the ledger included.
-        total: questions of the whole run.
+        total: questions of the whole run, as far as can be told: contestants that fall behind save some.
         reused: answers that came from the ledger.
+        pool: adapters that are screened; 0 before and after.
+        screened: how many of them are done.
     """
 
     tasks: int
-    total: int
+    total: int = 0
     task: str = ""
     tasks_done: int = 0
     rung: int = 0
@@ -53,6 +49,8 @@ class Progress:
     survivors: int = 0
     answered: int = 0
     reused: int = 0
+    pool: int = 0
+    screened: int = 0
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -71,11 +69,12 @@ class Matcher:
     """Successive halving of a pool on each task's examples; the base model is always a contestant.
 
     Args:
-        scorer: scores contestants.
+        scorer: scores contestants; says what a score depends on.
         ledger: remembers every score; a run that was stopped goes on from it.
-        schedule: rounds for a number of contestants and examples.
-        seed: of the order of examples and of ties.
-        batch: questions scored at once.
+        rules: how each contest is held; the paper's when left out.
+        screen: leaves a shortlist of a large pool; None lets every adapter take part.
+        ties: tells apart whom the scorer cannot; None leaves it to chance.
+        workers: where they are measured, by scorers named `game.METRIC` and `game.TIES`; None is this process.
         on_progress: called after every batch.
     """
 
@@ -84,97 +83,92 @@ class Matcher:
         scorer: Scorer,
         ledger: Ledger | None = None,
         *,
-        schedule: Schedule = halving_schedule,
-        seed: int = 0,
-        batch: int = BATCH,
+        rules: Rules = PAPER,
+        screen: Screen | None = None,
+        ties: Scorer | None = None,
+        workers: Workers | None = None,
         on_progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
-        self._scorer = scorer
+        self._scorers = {METRIC: scorer} | ({TIES: ties} if ties else {})
         self._ledger = Ledger() if ledger is None else ledger  # an empty ledger is false
-        self._schedule = schedule
-        self._seed = seed
-        self._batch = batch
+        self._rules = rules
+        self._screen = screen
+        self._workers = workers
         self._on_progress = on_progress
 
-    def match(self, tasks: Sequence[Task], pool: Mapping[str, Adapter]) -> Iterator[Ranking]:
+    def match(
+        self, tasks: Sequence[Task], pool: Mapping[str, Adapter], *, known: Sequence[Task] = ()
+    ) -> Iterator[Ranking]:
         """The ranking of each task, as soon as it is known.
 
+        With one worker the tasks are mapped one after the other; with several, the next one begins while the last
+        batches of a round are on their way.
+
+        Args:
+            tasks: to map.
+            pool: the adapters; of several with the same content the first takes part.
+            known: all tasks there are, which a screening compares with; those to map when empty.
+
         Raises:
-            MappingError: the pool is empty.
+            MappingError: the pool is empty, or as `Workers.take`.
         """
         if not pool:
             raise MappingError("the pool has no usable adapter", hint="see `lorauter pool check`")
-        progress = Progress(len(tasks), sum(self.questions(task, len(pool)) for task in tasks))
-        for task in tasks:
-            progress.task = task.name
-            yield self._match_one(task, pool, progress)
-            progress.tasks_done += 1
-            self._on_progress(progress)
+        progress = Progress(len(tasks))
+        shortlists = self._shortlists(tasks, copies_apart(pool), known or tasks, progress)
+        games = [self._game(task, pool, shortlists[task.name]) for task in tasks]
+        with ExitStack() as stack:
+            workers = self._workers or stack.enter_context(InProcess(self._scorers))
+            yield from self._play(games, workers, progress)
 
     def questions(self, task: Task, contestants: int) -> int:
-        """How many questions a task costs."""
-        return cost(self._schedule(contestants, len(task.examples)), contestants)
+        """How many questions a task costs at most, ties apart."""
+        return cost(self._rules.schedule(contestants, len(task.examples)), contestants)
 
-    def _match_one(self, task: Task, pool: Mapping[str, Adapter], progress: Progress) -> Ranking:
-        rungs = self._schedule(len(pool), len(task.examples))
-        progress.rungs = len(rungs)
-        identity = self._scorer.identity(task)
-        game = successive_halving(list(pool), BASE, len(task.examples), rungs, f"{self._seed}/{task.content_hash}")
-        question = next(game)
-        asked = 0
-        while True:
-            asked += len(question.contestants) * len(question.examples)
-            progress.rung, progress.survivors = question.rung + 1, len(question.contestants) - 1
-            answers = self._answer(task, pool, question, identity, progress)
-            try:
-                question = game.send(answers)
-            except StopIteration as end:
-                scores = tuple(_adapter_score(standing, pool) for standing in end.value)
-                return Ranking(task.name, task.content_hash, self._scorer.base_model, identity, scores, asked)
-
-    def _answer(
-        self, task: Task, pool: Mapping[str, Adapter], question: Question, identity: str, progress: Progress
-    ) -> Answers:
-        """Answers of one question, batch by batch; what the ledger knows is not asked again.
-
-        Batches are cut before known answers are taken out, so that a run that was stopped asks in the same
-        batches as one that was not (in low precision a score can depend on the batch it was measured in).
-        """
-        examples = [task.examples[number] for number in question.examples]
-        pairs = _in_asking_order(question.contestants, examples)
-        for start in range(0, len(pairs), self._batch):
-            batch = pairs[start : start + self._batch]
-            keys = {pair: _key(pair, pool, identity) for pair in batch}
-            missing = list({keys[pair]: pair for pair in batch if self._ledger.get(keys[pair]) is None}.values())
-            if missing:
-                self._ledger.record([keys[pair] for pair in missing], self._scorer.score(task, missing))
-            progress.answered += len(batch)
-            progress.reused += len(batch) - len(missing)
+    def _shortlists(
+        self, tasks: Sequence[Task], pool: Mapping[str, Adapter], known: Sequence[Task], progress: Progress
+    ) -> Mapping[str, Sequence[str]]:
+        """Task -> the adapters that take part."""
+        if self._screen is None or not self._screen.needed(pool):
+            return {task.name: list(pool) for task in tasks}
+        for progress.screened, progress.pool in self._screen.look(known, pool):
             self._on_progress(progress)
-        return {
-            name: [self._known(_key((name, example), pool, identity)) for example in examples]
-            for name in question.contestants
-        }
+        progress.pool = 0
+        return {task.name: self._screen.shortlist(task, pool) for task in tasks}
 
-    def _known(self, key: Key) -> float:
-        score = self._ledger.get(key)
-        if score is None:
-            raise MappingError(f"the scorer gave no score for {key}")
-        return score
+    def _game(self, task: Task, pool: Mapping[str, Adapter], contestants: Sequence[str]) -> Game:
+        return Game(
+            task,
+            pool,
+            contestants,
+            self._rules,
+            base_model=self._scorers[METRIC].base_model,
+            identities={name: scorer.identity(task) for name, scorer in self._scorers.items()},
+            ledger=self._ledger,
+        )
 
+    def _play(self, games: Sequence[Game], workers: Workers, progress: Progress) -> Iterator[Ranking]:
+        left, flying, numbers = list(games), dict[int, Game](), count()
+        while left:
+            for game in [game for game in left if game.ranking]:
+                left.remove(game)
+                progress.tasks_done += 1
+                self._report(progress, games, game)
+                yield game.ranking  # type: ignore[misc]
+            while len(flying) < workers.slots and (asking := next((g for g in left if g.has_batch), None)):
+                score, pairs = asking.next_batch()
+                batch = Batch(next(numbers), score, asking.task, tuple(pairs))
+                workers.submit(batch)
+                flying[batch.number] = asking
+            if flying:
+                batch, scores = workers.take()
+                flying[batch.number].take(batch.pairs, scores)
+                self._report(progress, games, flying.pop(batch.number))
 
-def _in_asking_order(contestants: Sequence[str], examples: Sequence[Example]) -> list[tuple[str, Example]]:
-    """Pairs in groups of examples of like length, one contestant after the other within a group."""
-    by_length = sorted(examples, key=lambda example: (len(example.text) + len(example.target), example.content_hash))
-    groups = [by_length[start : start + GROUP] for start in range(0, len(by_length), GROUP)]
-    return [(name, example) for group in groups for name in contestants for example in group]
-
-
-def _key(pair: tuple[str, Example], pool: Mapping[str, Adapter], identity: str) -> Key:
-    name, example = pair
-    return Key(identity, pool[name].content_hash if name != BASE else "", example.content_hash)
-
-
-def _adapter_score(standing: Standing, pool: Mapping[str, Adapter]) -> AdapterScore:
-    name = standing.contestant
-    return AdapterScore(name, pool[name].content_hash if name != BASE else "", standing.score, standing.examples)
+    def _report(self, progress: Progress, games: Sequence[Game], game: Game) -> None:
+        progress.task, progress.rung, progress.rungs = game.task.name, game.rung, len(game.rungs)
+        progress.survivors = game.survivors
+        progress.answered = sum(game.answered for game in games)
+        progress.reused = sum(game.reused for game in games)
+        progress.total = sum(game.bound for game in games)
+        self._on_progress(progress)

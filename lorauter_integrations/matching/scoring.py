@@ -71,7 +71,7 @@ class MetricScorer:
             )
             for name, example in pairs
         ]
-        with _length_errors(task):
+        with length_errors(task):
             answers = self._engine.complete(requests)
         return [
             0.0 if answer.finish_reason == "failed" else _measured(task, answer.text, example.target)
@@ -111,7 +111,7 @@ class LikelihoodScorer:
             MappingError: an example is too long for the model.
         """
         requests = [GenerationRequest(example.messages, _mixture(name)) for name, example in pairs]
-        with _length_errors(task):
+        with length_errors(task):
             means = self._engine.log_likelihood(requests, [example.target for _, example in pairs])
         return [math.exp(mean) if math.isfinite(mean) else 0.0 for mean in means]
 
@@ -121,7 +121,12 @@ def _mixture(adapter: str) -> Mixture:
 
 
 @contextmanager
-def _length_errors(task: Task) -> Iterator[None]:
+def length_errors(task: Task) -> Iterator[None]:
+    """Wrap what the engine reads of a task.
+
+    Raises:
+        MappingError: one of its examples is too long.
+    """
     try:
         yield
     except ContextLengthError as error:

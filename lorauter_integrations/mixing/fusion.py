@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from lorauter_integrations.errors import OptionError
+from lorauter_integrations.mixing.base_model import Placement
 from lorauter_integrations.mixing.low_rank import gate
-from lorauter_integrations.mixing.weights import Placement, WeightCache, side_by_side
+from lorauter_integrations.mixing.weights import WeightCache, side_by_side
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import CONFIG, WEIGHTS, Adapter
 
@@ -29,11 +30,17 @@ def write_fused(mixture: Mixture, adapters: Mapping[str, Adapter], folder: str |
         folder: made if needed; files in it are replaced.
 
     Raises:
-        OptionError: the mixture is empty.
+        OptionError: the mixture is empty, or names an adapter that can only be used alone.
         UnknownAdapterError: an adapter is not in the pool.
     """
     if not mixture:
         raise OptionError("the empty mixture is the base model; there is nothing to write")
+    for name in mixture:
+        if why := adapters[name].alone:
+            raise OptionError(
+                f"adapter {name!r} cannot be written into a sum: {why}",
+                hint="it is one adapter already; serve its folder",
+            )
     folder = Path(folder)
     cache = WeightCache(adapters, lambda _: Placement(torch.device("cpu"), torch.float32))
     weights = torch.tensor([list(mixture.values())], dtype=torch.float64)

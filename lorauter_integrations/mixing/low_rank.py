@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from lorauter_integrations.errors import EngineError
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -99,3 +101,26 @@ def add_outer(y: Tensor, inner: Tensor, b: Tensor) -> Tensor:
     if y.dtype == b.dtype:  # the product and the sum in one operation
         return torch.addmm(y.flatten(0, -2), inner.flatten(0, -2), b.T).view(y.shape)
     return (y + linear(inner, b)).to(y.dtype)
+
+
+def rows_are_apart(x: Tensor, rows: int, length: int | None, name: str) -> bool:
+    """True for (rows, length, inputs), False for modules that see (rows * length, inputs).
+
+    Args:
+        x: a module's input.
+        rows: of the batch.
+        length: tokens a row; None takes any input that can be cut evenly.
+        name: the module's, for the error.
+
+    Raises:
+        EngineError: it is neither.
+    """
+    if x.dim() == 3 and x.shape[0] == rows:
+        return True
+    each, rest = divmod(x.shape[0], rows)
+    if x.dim() == 2 and rest == 0 and length in (None, each):
+        return False
+    raise EngineError(
+        f"{rows} mixtures for an input of shape {tuple(x.shape)} at {name}",
+        hint="this module does not see the batch's rows, so it cannot carry a mixture a row",
+    )

@@ -6,8 +6,6 @@ tree, the state dict and every weight stay as they are, whatever the module's cl
 
 from __future__ import annotations
 
-import hashlib
-import json
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
@@ -19,16 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lorauter_integrations.errors import EngineError
-from lorauter_integrations.mixing.low_rank import Stack, add_outer, gate
-from lorauter_integrations.mixing.weights import (
-    GIB,
-    WeightCache,
-    model_device,
-    model_dtype,
-    placements,
-    side_by_side,
-)
+from lorauter_integrations.errors import OptionError
+from lorauter_integrations.mixing.alone import Own, OwnRows
+from lorauter_integrations.mixing.base_model import model_device, model_dtype, placements
+from lorauter_integrations.mixing.low_rank import Stack, add_outer, gate, rows_are_apart
+from lorauter_integrations.mixing.weights import GIB, WeightCache, side_by_side
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
 
@@ -69,22 +62,52 @@ class _Forms(Generic[Form]):
         return self.many.nbytes + (0 if self.few is self.many else self.few.nbytes)
 
 
-class _Recent(Generic[Form]):
-    """The last used of what was made for modules, within a budget of bytes; the last one stays whatever its size."""
+_Groups: TypeAlias = Sequence[Mapping[str, _Forms[Stack]]]
+"""By module, those that have one input together."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What the hooks do during a forward pass, by module: what is added, and what rows have for themselves."""
+
+    parts: Mapping[str, _Forms[_Part]]
+    own: Mapping[str, OwnRows]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(forms.nbytes for forms in self.parts.values()) + sum(rows.nbytes for rows in self.own.values())
+
+
+class _Active(threading.local):
+    """What the hooks know in one thread: what to do, and the last product with the input that it was made of."""
+
+    parts: Mapping[str, _Forms[_Part]] | None = None
+    own: Mapping[str, OwnRows] | None = None
+    length: int | None = None
+    name: str = ""
+    x: Tensor | None = None
+    inner: _Inner | None = None
+    product: Any = None
+
+
+Made = TypeVar("Made")
+
+
+class _Recent(Generic[Made]):
+    """The last used of what was made, within a budget of bytes; the last one stays whatever its size."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._held: OrderedDict[Hashable, tuple[Mapping[str, _Forms[Form]], int]] = OrderedDict()
+        self._held: OrderedDict[Hashable, tuple[Made, int]] = OrderedDict()
         self.nbytes = 0
 
-    def get(self, key: Hashable) -> Mapping[str, _Forms[Form]] | None:
+    def get(self, key: Hashable) -> Made | None:
         if key not in self._held:
             return None
         self._held.move_to_end(key)
         return self._held[key][0]
 
-    def put(self, key: Hashable, made: Mapping[str, _Forms[Form]]) -> None:
-        size = sum(forms.nbytes for forms in made.values())
+    def put(self, key: Hashable, made: Made, size: int) -> None:
         self._held[key] = (made, size)
         self.nbytes += size
         while self.nbytes > self._budget and len(self._held) > 1:
@@ -94,9 +117,6 @@ class _Recent(Generic[Form]):
         self._held.clear()
         self.nbytes = 0
 
-
-_Plan: TypeAlias = Mapping[str, _Forms[_Part]]
-"""What the hooks add during a forward pass, by module."""
 
 FEW = 256
 """Tokens of a pass times ranks, up to which a CPU multiplies float32 matrices faster than 16-bit ones.
@@ -121,12 +141,13 @@ class MixtureModel:
         self.device = model_device(model)  # where token ids go in
         self.dtype = model_dtype(model)
         # Half for single adapters, a quarter each for sets of adapters side by side and for what is made of them.
-        self.weights = WeightCache(adapters, placements(model), budget=budget // 2)
-        self._stacks: _Recent[Stack] = _Recent(budget // 4)  # by the adapters' names
-        self._plans: _Recent[_Part] = _Recent(budget // 4)  # by the rows' mixtures
+        self.weights = WeightCache(adapters, placements(model), model=model, budget=budget // 2)
+        self._stacks: _Recent[_Groups] = _Recent(budget // 4)  # by the adapters' names
+        self._plans: _Recent[_Plan] = _Recent(budget // 4)  # by the rows' mixtures
         self._hooks: dict[str, Any] = {}
+        self._own_hooks: dict[str, Any] = {}
         self._twins: dict[str, str] = {}  # module -> the first one that was seen to have the same input
-        self._active = threading.local()
+        self._active = _Active()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -141,15 +162,17 @@ class MixtureModel:
                 takes any input that can be cut evenly.
 
         Raises:
-            UnknownAdapterError: a mixture names an adapter that is not in the pool.
+            UnknownAdapterError, OptionError: as `require`.
+            PoolError: an adapter cannot be read any more, or not be used with this model.
         """
-        before = getattr(self._active, "plan", None), getattr(self._active, "length", None)
-        self._active.plan, self._active.length = self._plan(mixtures), length
+        active = self._active
+        before, plan = (active.parts, active.own, active.length), self._plan(mixtures)
+        active.parts, active.own, active.length = (plan.parts, plan.own, length) if plan else (None, None, length)
         self._forget_the_last_input()
         try:
             yield
         finally:
-            self._active.plan, self._active.length = before
+            active.parts, active.own, active.length = before
             self._forget_the_last_input()
 
     def _forget_the_last_input(self) -> None:
@@ -160,24 +183,31 @@ class MixtureModel:
 
         Raises:
             UnknownAdapterError: one is not in the pool.
-            PoolError: one cannot be read any more.
+            PoolError: one cannot be read any more, or not be used with this model.
         """
         self.weights.together(mixture)
 
     def require(self, mixture: Mixture) -> None:
-        """Check that every adapter of a mixture is in the pool.
+        """Check that a mixture can be served.
 
         Raises:
-            UnknownAdapterError: one is not.
+            UnknownAdapterError: it names an adapter that is not in the pool.
+            OptionError: it mixes or weights one that can only be used alone.
         """
-        for name in mixture:
-            self.adapters[name]
+        for name, weight in mixture.items():
+            why = self.adapters[name].alone
+            if why and (len(mixture) > 1 or weight != 1):
+                how = f"the mixture has {len(mixture)} adapters" if len(mixture) > 1 else f"its weight is {weight:g}"
+                raise OptionError(
+                    f"adapter {name!r} can only be used alone: {why}; {how}", hint=f'choose {{"{name}": 1.0}}'
+                )
 
     def close(self) -> None:
         """Take the hooks off the model; a later use puts them on again."""
-        for hook in self._hooks.values():
-            hook.remove()
-        self._hooks.clear()
+        for hooks in (self._hooks, self._own_hooks):
+            for hook in hooks.values():
+                hook.remove()
+            hooks.clear()
         self._plans.clear()  # a plan that is made anew attaches its hooks
 
     def _plan(self, mixtures: Sequence[Mixture]) -> _Plan | None:
@@ -190,51 +220,69 @@ class MixtureModel:
             plan = self._plans.get(key)  # decoding asks for the same mixtures step after step
             if plan is None:
                 plan = self._planned(names, rows)
-                self._plans.put(key, plan)
+                self._plans.put(key, plan, plan.nbytes)
             return plan
 
     def _planned(self, names: tuple[str, ...], rows: Sequence[Mixture]) -> _Plan:
-        stacks = self._stacked(names)
-        self._attach(stacks)
+        for mixture in rows:
+            self.require(mixture)
+        groups, own = self._stacked(names), self._own(rows)
+        self._attach([module for group in groups for module in group], own)
         weights = torch.tensor([[m.get(name, 0.0) for name in names] for m in rows], dtype=torch.float64)
-        plan: dict[str, _Forms[_Part]] = {}
-        for group in self._groups(stacks):
-            many = _parts({module: stacks[module].many for module in group}, weights)
-            same = stacks[group[0]].few is stacks[group[0]].many
-            few = many if same else _parts({module: stacks[module].few for module in group}, weights)
-            plan.update({module: _Forms(many[module], few[module]) for module in group})
-        return plan
+        parts: dict[str, _Forms[_Part]] = {}
+        for group in groups:
+            many = _parts({module: forms.many for module, forms in group.items()}, weights)
+            same = all(forms.few is forms.many for forms in group.values())
+            few = many if same else _parts({module: forms.few for module, forms in group.items()}, weights)
+            parts.update({module: _Forms(many[module], few[module]) for module in group})
+        return _Plan(parts, own)
 
-    def _stacked(self, names: tuple[str, ...]) -> Mapping[str, _Forms[Stack]]:
-        """Module -> factors of these adapters side by side; the last used sets of adapters are kept."""
+    def _own(self, rows: Sequence[Mixture]) -> dict[str, OwnRows]:
+        """Module -> what those rows have for themselves whose adapter is used alone."""
+        places: dict[str, list[int]] = {}
+        for place, mixture in enumerate(rows):
+            for name in mixture:
+                if self.adapters[name].alone:
+                    places.setdefault(name, []).append(place)
+        parts: dict[str, list[tuple[Tensor, Own]]] = {}
+        for name, weights in self.weights.together(places).items():
+            for module, own in weights.own.items():
+                where = torch.tensor(places[name], device=own.tensor.device)
+                parts.setdefault(module, []).append((where, own))
+        return {module: OwnRows(len(rows), pairs) for module, pairs in parts.items()}
+
+    def _stacked(self, names: tuple[str, ...]) -> _Groups:
+        """Factors of these adapters side by side; the last used sets of adapters are kept."""
         key = (names, len(self._twins))
-        stacks = self._stacks.get(key)
-        if stacks is None:
+        groups = self._stacks.get(key)
+        if groups is None:
             stacks = {module: _in_both_types(stack) for module, stack in side_by_side(names, self.weights).items()}
-            for group in self._groups(stacks):
-                stacks |= _joined({module: stacks[module] for module in group})
-            self._stacks.put(key, stacks)
-        return stacks
+            groups = [_joined(group) for group in self._grouped(stacks)]
+            self._stacks.put(key, groups, sum(forms.nbytes for group in groups for forms in group.values()))
+        return groups
 
-    def _groups(self, stacks: Mapping[str, _Forms[Stack]]) -> list[list[str]]:
-        """Modules that have one input, together."""
-        groups: dict[object, list[str]] = {}
+    def _grouped(self, stacks: Mapping[str, _Forms[Stack]]) -> _Groups:
+        groups: dict[object, dict[str, _Forms[Stack]]] = {}
         for module, forms in stacks.items():
             a = forms.many.a
-            groups.setdefault((self._twins.get(module, module), a.device, a.dtype), []).append(module)
+            groups.setdefault((self._twins.get(module, module), a.device, a.dtype), {})[module] = forms
         return list(groups.values())
 
-    def _attach(self, modules: Iterable[str]) -> None:
+    def _attach(self, modules: Iterable[str], own: Iterable[str]) -> None:
         for name in modules:
             if name not in self._hooks:
                 self._hooks[name] = self.model.get_submodule(name).register_forward_hook(self._hook(name))
+        for name in own:
+            if name not in self._own_hooks:  # first, since it takes the base's own output
+                module = self.model.get_submodule(name)
+                self._own_hooks[name] = module.register_forward_hook(self._own_hook(name), prepend=True)
 
     def _hook(self, name: str) -> Any:
         active = self._active
 
         def add_mixture(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            plan: _Plan | None = getattr(active, "plan", None)
-            forms = plan.get(name) if plan else None
+            parts = active.parts
+            forms = parts.get(name) if parts else None
             if forms is None:
                 return None
             x = args[0]
@@ -248,11 +296,24 @@ class MixtureModel:
 
         return add_mixture
 
+    def _own_hook(self, name: str) -> Any:
+        active = self._active
+
+        def change_rows(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            own = active.own
+            rows = own.get(name) if own else None
+            return rows.output(module, args[0], output, length=active.length, name=name) if rows else None
+
+        return change_rows
+
 
 def _product(x: Tensor, inner: _Inner, length: int | None, name: str) -> Tensor:
     """``g * (A x)``; accelerate moves a module's input only after a hook has seen it."""
-    product = linear(x.to(inner.a.device, inner.a.dtype), inner.a)
-    return product if inner.gates is None else product * _gates_for(x, inner.gates, length, name)
+    product, gates = linear(x.to(inner.a.device, inner.a.dtype), inner.a), inner.gates
+    if gates is None:
+        return product
+    apart = rows_are_apart(x, len(gates), length, name)
+    return product * (gates if apart else gates[:, 0].repeat_interleave(x.shape[0] // len(gates), dim=0))
 
 
 def _joined(group: Mapping[str, _Forms[Stack]]) -> dict[str, _Forms[Stack]]:
@@ -287,51 +348,3 @@ def _parts(group: Mapping[str, Stack], weights: Tensor) -> dict[str, _Part]:
 def _in_both_types(stack: Stack) -> _Forms[Stack]:
     slow_when_small = stack.a.device.type == "cpu" and stack.a.dtype in (torch.bfloat16, torch.float16)
     return _Forms(stack, stack.to(torch.float32) if slow_when_small else stack)
-
-
-def _gates_for(x: Tensor, gates: Tensor, length: int | None, name: str) -> Tensor:
-    """Each row's gate for (rows, length, inputs), or for modules that see (rows * length, inputs)."""
-    rows = gates.shape[0]
-    if x.dim() == 3 and x.shape[0] == rows:
-        return gates
-    each, rest = divmod(x.shape[0], rows)
-    if x.dim() == 2 and rest == 0 and length in (None, each):
-        return gates[:, 0].repeat_interleave(each, dim=0)
-    raise EngineError(
-        f"{rows} mixtures for an input of shape {tuple(x.shape)} at {name}",
-        hint="this module does not see the batch's rows, so it cannot carry a mixture a row",
-    )
-
-
-def base_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """The modules that can carry a LoRA: name -> (inputs, outputs).
-
-    Found by what they are, not by class: `nn.Linear` and the packed layers of quantised models say
-    `in_features` and `out_features`; GPT-2's `Conv1D` has a weight of shape (inputs, outputs) and `nf`.
-    """
-    shapes = {}
-    for name, module in model.named_modules():
-        if hasattr(module, "in_features") and hasattr(module, "out_features"):
-            shapes[name] = (int(module.in_features), int(module.out_features))
-        elif hasattr(module, "nf") and getattr(module, "weight", None) is not None:
-            shapes[name] = (int(module.weight.shape[0]), int(module.weight.shape[1]))
-    return shapes
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Tells base models apart: a hash of every weight's name, shape, type and first and last 16 values."""
-    digest = hashlib.sha256()
-    for name, weight in model.state_dict().items():
-        flat = _in_memory(model, name, weight).detach().flatten()
-        ends = torch.cat([flat[:16], flat[-16:]]).float().cpu().numpy().tobytes()
-        digest.update(json.dumps([name, list(weight.shape), str(weight.dtype)]).encode() + ends)
-    return digest.hexdigest()[:16]
-
-
-def _in_memory(model: nn.Module, name: str, weight: Tensor) -> Tensor:
-    """A weight with its values: accelerate keeps those of offloaded modules beside the model."""
-    if not weight.is_meta:
-        return weight
-    module, _, own = name.rpartition(".")
-    kept: Tensor = model.get_submodule(module)._hf_hook.weights_map[own]  # type: ignore[union-attr, index]
-    return kept

@@ -1,71 +1,23 @@
-"""Adapters' weights in memory: read from safetensors when asked for, the least used dropped at a budget.
-
-PEFT is not used to load: its cost grows with the adapters already loaded, and some files make it change
-the shared base weights.
-"""
+"""Adapters' weights in memory: read when asked for, the least used dropped at a budget. Knows torch only."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
-from typing import TypeAlias
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from lorauter_integrations.errors import PoolError
+from lorauter_integrations.mixing.base_model import Placements, shape_of
 from lorauter_integrations.mixing.low_rank import Factors, Stack
+from lorauter_integrations.mixing.reading import AdapterWeights, read_weights
 from lorauter_integrations.pool import Adapter
 
-AdapterWeights: TypeAlias = Mapping[str, Factors]
-"""Module of the base model -> factors."""
-
 GIB = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where the factors of a module must be, and the type they are kept in."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
-Placements: TypeAlias = Callable[[str], Placement]
-"""Module of the base model -> placement of its factors."""
-
-
-def placements(model: nn.Module) -> Placements:
-    """Each module's factors go where its own weight is, in its own type; models may be spread over devices.
-
-    Quantised weights are stored in types that nothing is computed in; their factors take the type of the
-    model's activations. A 4-bit layer's `compute_dtype` is not that: it casts its input and casts back.
-    """
-    activations = model_dtype(model)
-
-    def place(name: str) -> Placement:
-        module = model.get_submodule(name)
-        weight = _first_tensor(module)
-        return Placement(_device(module), weight.dtype if _computes(weight) else activations)
-
-    return place
-
-
-def model_dtype(model: nn.Module) -> torch.dtype:
-    """The type of a model's activations: that of its first weight, quantised ones apart."""
-    stored = next((weight.dtype for weight in model.parameters() if _computes(weight)), None)
-    stated = getattr(getattr(model, "config", None), "dtype", None)
-    return stored or (stated if isinstance(stated, torch.dtype) else torch.bfloat16)
-
-
-def model_device(model: nn.Module) -> torch.device:
-    """Where token ids go in: the device of the input embeddings, or else of the first weight."""
-    embeddings = getattr(model, "get_input_embeddings", None)
-    return _device(embeddings() if embeddings else model)
+_NO_MODEL = nn.Module()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +52,21 @@ class WeightCache:
     Args:
         adapters: the pool.
         placement: says for each module where its factors go; see `placements`.
+        model: the base, which adapters that are used alone are measured against; others need none.
         budget: bytes.
     """
 
-    def __init__(self, adapters: Mapping[str, Adapter], placement: Placements, *, budget: int = GIB) -> None:
+    def __init__(
+        self,
+        adapters: Mapping[str, Adapter],
+        placement: Placements,
+        *,
+        model: nn.Module = _NO_MODEL,
+        budget: int = GIB,
+    ) -> None:
         self._adapters = adapters
         self._placement = placement
+        self._model = model
         self._budget = budget
         self._held: OrderedDict[str, AdapterWeights] = OrderedDict()
         self._pinned: set[str] = set()
@@ -122,7 +83,8 @@ class WeightCache:
 
         Raises:
             UnknownAdapterError: one is not in the pool.
-            PoolError: a file has changed or gone since the pool was checked.
+            PoolError: a file has changed or gone since the pool was checked, or DoRA has nothing to be measured
+                against.
         """
         wanted = dict.fromkeys(names)
         with self._lock:
@@ -185,11 +147,11 @@ class WeightCache:
             return self._held[name]
         adapter = self._adapters[name]
         has_room = self._make_room(self._size_of(adapter), keep)
-        weights = _read(adapter, self._placement)
+        weights = read_weights(adapter, self._placement, self._model)
         self._misses += 1
         if has_room:
             self._held[name] = weights
-            self._bytes += _size(weights)
+            self._bytes += weights.nbytes
         return weights
 
     def _make_room(self, size: int, keep: Collection[str]) -> bool:
@@ -198,16 +160,21 @@ class WeightCache:
             name = next((name for name in self._held if name not in self._pinned and name not in keep), None)
             if name is None:
                 return False
-            self._bytes -= _size(self._held.pop(name))
+            self._bytes -= self._held.pop(name).nbytes
             self._evictions += 1
         return True
 
     def _size_of(self, adapter: Adapter) -> int:
         """Bytes that an adapter will take in memory; known before it is read."""
-        return sum(
-            part.rank * (part.inputs + part.outputs) * self._placement(module).dtype.itemsize
-            for module, part in adapter.parts.items()
-        )
+        size = 0
+        for module, part in adapter.parts.items():
+            place = self._placement(module)
+            size += part.rank * (part.inputs + part.outputs) * place.dtype.itemsize
+            size += part.outputs * place.wide.itemsize if part.magnitude else 0
+        for module in adapter.replaced:
+            shape = shape_of(self._model.get_submodule(module)) or ()
+            size += math.prod(shape) * self._placement(module).dtype.itemsize
+        return size
 
 
 def side_by_side(names: Iterable[str], weights: WeightCache) -> dict[str, Stack]:
@@ -216,69 +183,6 @@ def side_by_side(names: Iterable[str], weights: WeightCache) -> dict[str, Stack]
     together = weights.together(names)
     blocks: dict[str, list[tuple[int, Factors]]] = {}
     for place, name in enumerate(names):
-        for module, factors in together[name].items():
+        for module, factors in together[name].factors.items():
             blocks.setdefault(module, []).append((place, factors))
     return {module: Stack.of(pairs) for module, pairs in blocks.items()}
-
-
-def _read(adapter: Adapter, placement: Placements) -> AdapterWeights:
-    try:
-        facts = adapter.weights_file.stat()
-        if (facts.st_size, facts.st_mtime_ns) != (adapter.size, adapter.changed):
-            raise PoolError(
-                f"the weights of adapter {adapter.name!r} have changed since the pool was checked",
-                hint="open the pool again; `lorauter map` measures what has changed",
-            )
-        modules: dict[Placement, list[str]] = {}
-        for module in adapter.parts:
-            modules.setdefault(placement(module), []).append(module)
-        with safe_open(adapter.weights_file, framework="pt", device="cpu") as file:
-            moved: dict[str, Tensor] = {}
-            for place, here in modules.items():
-                names = [tensor for module in here for tensor in adapter.parts[module].tensors]
-                moved |= zip(names, _moved([file.get_tensor(name) for name in names], place), strict=True)
-    except (OSError, SafetensorError) as error:
-        raise PoolError(
-            f"the weights of adapter {adapter.name!r} cannot be read any more: {error}",
-            hint="run `lorauter pool check` again",
-        ) from error
-    return {
-        module: Factors(moved[part.tensors[0]], moved[part.tensors[1]], part.scaling)
-        for module, part in adapter.parts.items()
-    }
-
-
-def _moved(tensors: list[Tensor], place: Placement) -> list[Tensor]:
-    """The tensors at their place, in one block of memory: one transfer, however many they are.
-
-    To CUDA, the block is read into page-locked memory and the copy is not waited for. It goes through the
-    stream that computes, so what is computed next finds it done; torch keeps the page-locked block until then.
-    """
-    cuda = place.device.type == "cuda"
-    sizes = [tensor.numel() for tensor in tensors]
-    block = torch.empty(sum(sizes), dtype=place.dtype, pin_memory=cuda)
-    for part, tensor in zip(torch.split(block, sizes), tensors, strict=True):
-        part.copy_(tensor.flatten())
-    block = block.to(place.device, non_blocking=cuda)
-    return [part.view(tensor.shape) for part, tensor in zip(torch.split(block, sizes), tensors, strict=True)]
-
-
-def _first_tensor(module: nn.Module) -> Tensor:
-    """A module's weight; some quantised layers keep it in a buffer."""
-    return next(chain(module.parameters(), module.buffers()))
-
-
-def _computes(weight: Tensor) -> bool:
-    """Whether a type is one to compute in: not the integers and 8-bit floats of quantised weights."""
-    return weight.is_floating_point() and weight.element_size() > 1
-
-
-def _device(module: nn.Module) -> torch.device:
-    """Where a module computes: where its weight is, or where accelerate will bring an offloaded one."""
-    device = _first_tensor(module).device
-    hook = getattr(module, "_hf_hook", None)
-    return torch.device(hook.execution_device) if device.type == "meta" and hook else device
-
-
-def _size(weights: AdapterWeights) -> int:
-    return sum(f.a.nbytes + f.b.nbytes for f in weights.values())

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from lorauter_integrations.errors import AdapterRefusedError, PoolError, UnknownAdapterError, listing
 from lorauter_integrations.pool.adapter import CONFIG, WEIGHTS, Adapter
-from lorauter_integrations.pool.checks import BaseShapes, check_adapter
+from lorauter_integrations.pool.cache import ValuesCache
+from lorauter_integrations.pool.checks import Checker
+from lorauter_integrations.pool.contents import BaseShapes
+from lorauter_integrations.pool.search import Place, find_adapters
+
+# Quoted names, lists, mappings, names of modules, and numbers.
+_VARIABLE = re.compile(r"""\B'[^']*'|"[^"]*"|\[[^]]*]|\{[^}]*}|[\w-]+(?:\.[\w-]+){2,}|\d[\d,.]*""")
 
 
 class AdapterPool(Mapping[str, Adapter]):
@@ -24,12 +35,28 @@ class AdapterPool(Mapping[str, Adapter]):
         self.refused: Mapping[str, str] = dict(refused or {})
 
     @classmethod
-    def from_folder(cls, folder: str | Path, shapes: BaseShapes) -> AdapterPool:
+    def from_folder(
+        cls,
+        folder: str | Path,
+        shapes: BaseShapes,
+        *,
+        cache: Path | None = None,
+        allow_bin: bool = False,
+        base: str = "",
+        strict_base: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> AdapterPool:
         """Check every adapter below a folder; a folder that holds a config or weights is one.
 
         Args:
-            folder: searched at any depth; an adapter's name is its path below it.
+            folder: searched at any depth; an adapter's name is its path below it. Nothing is written into it.
             shapes: the base model's modules, see `mixing.base_shapes`.
+            cache: a JSON file that remembers what was read from weights files, so that the next check need not.
+            allow_bin: take `adapter_model.bin`, a pickle, where there is no safetensors file; torch's
+                `weights_only` reader opens it.
+            base: the base model's name, to be compared with the one that an adapter was trained on.
+            strict_base: refuse an adapter that names another base model; else it gets a warning.
+            on_progress: called with the number of adapters checked and of all, after each.
 
         Raises:
             PoolError: the folder does not exist, or holds no adapter at all.
@@ -37,20 +64,40 @@ class AdapterPool(Mapping[str, Adapter]):
         folder = Path(folder)
         if not folder.is_dir():
             raise PoolError(f"the pool {folder} is not a folder", hint="set [pool] path in the settings")
-        adapters: dict[str, Adapter] = {}
-        refused: dict[str, str] = {}
-        for place in _adapter_folders(folder):
-            name = place.relative_to(folder).as_posix()
-            try:
-                adapters[name] = check_adapter(place, name, shapes)
-            except AdapterRefusedError as error:
-                refused[name] = error.message
-        if not adapters and not refused:
+        places = find_adapters(folder)
+        if not places:
             raise PoolError(
                 f"the pool {folder} holds no adapter",
-                hint=f"an adapter is a folder with {CONFIG} and {WEIGHTS}",
+                hint=f"an adapter is a folder with {CONFIG} and {WEIGHTS}; the pool is the folder around it",
             )
+        known = ValuesCache(cache)
+        checker = Checker(shapes, pool=folder, cache=known, allow_bin=allow_bin, base=base, strict_base=strict_base)
+        adapters: dict[str, Adapter] = {}
+        refused: dict[str, str] = {}
+        # Reading, hashing and numpy leave Python's lock to the other threads.
+        with (
+            ThreadPoolExecutor(min(8, (os.cpu_count() or 1) + 2)) as threads,
+            closing(threads.map(partial(_judged, checker), places)) as results,  # type: ignore[type-var]
+        ):
+            for done, (place, result) in enumerate(zip(places, results, strict=True), 1):
+                if isinstance(result, Adapter):
+                    adapters[place.name] = result
+                else:
+                    refused[place.name] = result
+                on_progress(done, len(places))
+        known.save(folder)
         return cls(adapters, refused)
+
+    def refused_by_reason(self) -> dict[str, list[str]]:
+        """Reason -> names of the adapters refused for it, the most frequent first.
+
+        Reasons are the same that differ only in numbers and quoted names; the first one's text stands for all.
+        """
+        groups: defaultdict[str, list[str]] = defaultdict(list)
+        for name, reason in self.refused.items():
+            groups[_VARIABLE.sub("", reason)].append(name)
+        ordered = sorted(groups.values(), key=len, reverse=True)
+        return {self.refused[names[0]]: names for names in ordered}
 
     def __getitem__(self, name: str) -> Adapter:
         if name in self._adapters:
@@ -74,18 +121,11 @@ class AdapterPool(Mapping[str, Adapter]):
         return f"AdapterPool({len(self)} adapters, {len(self.refused)} refused)"
 
 
-def _adapter_folders(folder: Path) -> list[Path]:
-    """Folders at any depth below, in name order, that look like an adapter."""
-    return sorted(set(_walk(folder, frozenset())) - {folder})
-
-
-def _walk(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    # Links are followed, which rglob does not do, but never in a circle.
-    here = folder.resolve()
-    if here in above:
-        return
-    _, inner, files = next(os.walk(folder), ("", [], []))
-    if {CONFIG, WEIGHTS, "adapter_model.bin"} & set(files):
-        yield folder
-    for name in inner:
-        yield from _walk(folder / name, above | {here})
+def _judged(checker: Checker, place: Place) -> Adapter | str:
+    """The adapter, or why it is refused."""
+    if place.refused:
+        return place.refused
+    try:
+        return checker.check(place.folder, place.name)
+    except AdapterRefusedError as error:
+        return error.message

@@ -1,163 +1,57 @@
-"""Why an adapter must not be used: one small function a rule, cheapest first. Knows no torch.
+"""One adapter folder against one base model: every rule in turn, cheapest first. Knows no torch.
 
-Each rule takes what is known of the adapter and raises `AdapterRefusedError` with one reason.
+An adapter ends as usable, perhaps with warnings or alone only, or refused with the first rule it breaks.
 """
 
 from __future__ import annotations
 
-import math
-import re
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-
-from lorauter_integrations.errors import AdapterRefusedError, listing
-from lorauter_integrations.pool.adapter import (
-    WEIGHTS,
-    Adapter,
-    LowRankPart,
-    by_pattern,
-    content_hash,
-    read_config,
-    read_header,
-    read_parts,
-)
-
-BaseShapes: TypeAlias = Mapping[str, tuple[int, int]]
-"""Module of the base model -> (inputs, outputs) of its weight."""
-
-Config: TypeAlias = Mapping[str, Any]
-
-# Anything but these values changes what the adapter computes in a way that is not a sum of low-rank parts.
-_PLAIN_VALUES: Mapping[str, Sequence[Any]] = {
-    "use_dora": (False, None),
-    "lora_bias": (False, None),
-    "modules_to_save": (None, []),
-    "layer_replication": (None, []),
-    "trainable_token_indices": (None, [], {}),
-    "target_parameters": (None, []),
-    "alora_invocation_tokens": (None, []),
-    "use_qalora": (False, None),
-    "use_bdlora": (False, None),
-    "arrow_config": (None,),
-    "kasa_config": (None,),
-    "monteclora_config": (None,),
-    "velora_config": (None,),
-}
-_INIT_EDITS_BASE = ("pissa", "olora", "corda", "lora_ga")
+from lorauter_integrations.errors import AdapterRefusedError
+from lorauter_integrations.pool.adapter import PICKLED, Adapter, LowRankPart
+from lorauter_integrations.pool.cache import ValuesCache
+from lorauter_integrations.pool.config_rules import CONFIG_RULES, compare_bases
+from lorauter_integrations.pool.contents import BaseShapes, ModuleNames, read_parts, sort_tensors
+from lorauter_integrations.pool.files import find_weights, read_config
+from lorauter_integrations.pool.header import Header, read_header
+from lorauter_integrations.pool.tensor_rules import describe
+from lorauter_integrations.pool.values import Values, arithmetic, read_values
 
 
-def is_a_lora(config: Config) -> None:
-    """It is a LoRA for text generation."""
-    if "peft_type" not in config:
-        raise AdapterRefusedError("the config has no peft_type; this is not a PEFT adapter")
-    if config["peft_type"] != "LORA":
-        raise AdapterRefusedError(f"peft_type is {config['peft_type']!r}, only 'LORA' can be mixed")
-    if config.get("task_type") not in (None, "CAUSAL_LM"):
-        raise AdapterRefusedError(f"task_type is {config['task_type']!r}, not 'CAUSAL_LM'")
+def check_config(folder: Path) -> dict[str, Any]:
+    """Read an adapter's configuration and apply every rule that needs no weights.
+
+    Args:
+        folder: holds `adapter_config.json`.
+
+    Raises:
+        AdapterRefusedError: the first rule it breaks.
+    """
+    config = read_config(folder)
+    for rule in CONFIG_RULES:
+        rule(config)
+    return config
 
 
-def has_plain_numbers(config: Config) -> None:
-    """Rank and alpha are numbers that make sense."""
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
-        raise AdapterRefusedError(f"r must be a whole number of at least 1, the config says {rank!r}")
-    if not _is_number(alpha):
-        raise AdapterRefusedError(f"lora_alpha must be a number, the config says {alpha!r}")
+def check_header(file: Path, config: Mapping[str, Any], shapes: BaseShapes | None = None) -> None:
+    """Apply every rule that needs no values: the data of the file may be missing, as long as it has its size.
 
+    Args:
+        file: safetensors.
+        config: as `check_config` returns it.
+        shapes: the base model's modules; without them, only what holds for any base is checked.
 
-def has_plain_patterns(config: Config) -> None:
-    """Ranks and alphas of single modules are numbers under readable patterns."""
-    for key in ("rank_pattern", "alpha_pattern"):
-        patterns = config.get(key) or {}
-        if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
-            raise AdapterRefusedError(f"{key} must give each pattern a number, the config says {patterns!r}")
-        for pattern in patterns:
-            try:
-                by_pattern({pattern: 0}, "", 0)
-            except re.error as error:
-                raise AdapterRefusedError(f"{key}: {pattern!r} is not a pattern: {error}") from error
-
-
-def _is_number(value: Any) -> bool:
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and abs(value) <= sys.float_info.max
-
-
-def is_a_plain_sum(config: Config) -> None:
-    """It computes ``W x + scaling B A x`` and nothing else."""
-    for key, allowed in _PLAIN_VALUES.items():
-        if key in config and config[key] not in allowed:
-            raise AdapterRefusedError(f"{key}={config[key]!r} is more than a low-rank sum and cannot be mixed")
-    init = config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(_INIT_EDITS_BASE):
-        raise AdapterRefusedError(
-            f"init_lora_weights={init!r} changes the base weights; convert it "
-            "(PEFT: path_initial_model_for_weight_conversion)"
-        )
-
-
-def fits_the_base(parts: Mapping[str, LowRankPart], shapes: BaseShapes) -> None:
-    """Every module it changes is in the base model, with the same shape."""
-    if missing := [module for module in parts if module not in shapes]:
-        known = {name.rpartition(".")[2] for name in shapes}
-        raise AdapterRefusedError(
-            f"{len(missing)} of its {len(parts)} modules are not in the base model, such as {missing[0]!r}; "
-            f"the base has {listing(known)} in {len(shapes)} places"
-        )
-    for module, part in parts.items():
-        if (part.inputs, part.outputs) != shapes[module]:
-            raise AdapterRefusedError(
-                f"{module} maps {part.inputs} to {part.outputs} numbers, "
-                f"the base model's {shapes[module][0]} to {shapes[module][1]}"
-            )
-
-
-def is_finite(file: Path, header: Mapping[str, Any]) -> None:
-    """No weight is NaN or infinite, and some B is not zero (else it would be the base model)."""
-    data = np.memmap(file, dtype=np.uint8, mode="r")
-    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
-    effect = False
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        _has_its_bytes(name, entry)
-        values = _as_floats(data[start + begin : start + end], entry["dtype"])
-        if not np.isfinite(values).all():
-            raise AdapterRefusedError(f"tensor {name!r} has NaN or infinite values")
-        effect = effect or (".lora_B" in name and bool(values.any()))
-    if not effect:
-        raise AdapterRefusedError("every lora_B is zero; the adapter has no effect")
-
-
-_STORED = {"BF16": "<u2", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
-
-
-def _has_its_bytes(name: str, entry: Mapping[str, Any]) -> None:
-    if entry["dtype"] not in _STORED:
-        raise AdapterRefusedError(
-            f"tensor {name!r} has type {entry['dtype']}, not a floating point type that can be mixed"
-        )
-    begin, end = entry["data_offsets"]
-    needed = math.prod(entry["shape"]) * np.dtype(_STORED[entry["dtype"]]).itemsize
-    if end - begin != needed:
-        raise AdapterRefusedError(f"tensor {name!r} has {end - begin} bytes, its shape needs {needed}")
-
-
-def _as_floats(raw: Any, dtype: str) -> Any:
-    values = np.frombuffer(raw.tobytes(), _STORED[dtype])
-    # bfloat16 is the upper half of a float32.
-    return (values.astype("<u4") << 16).view("<f4") if dtype == "BF16" else values
-
-
-CONFIG_RULES: Sequence[Callable[[Config], None]] = (
-    is_a_lora,
-    has_plain_numbers,
-    has_plain_patterns,
-    is_a_plain_sum,
-)
+    Raises:
+        AdapterRefusedError: the first rule it breaks.
+    """
+    header = read_header(file)
+    if shapes is None:
+        read_parts(sort_tensors(header, ModuleNames(())), header, config)
+    else:
+        describe(header, config, shapes, ModuleNames(shapes))
 
 
 def check_adapter(folder: Path, name: str, shapes: BaseShapes) -> Adapter:
@@ -171,14 +65,93 @@ def check_adapter(folder: Path, name: str, shapes: BaseShapes) -> Adapter:
     Raises:
         AdapterRefusedError: the first rule it breaks.
     """
-    config = {"lora_alpha": 8, **read_config(folder)}  # PEFT's default alpha
-    for rule in CONFIG_RULES:
-        rule(config)
-    file = folder / WEIGHTS
-    header = read_header(file)
-    parts = read_parts(header, config)
-    fits_the_base(parts, shapes)
-    is_finite(file, header)
-    base = str(config.get("base_model_name_or_path") or "")
-    facts = file.stat()
-    return Adapter(name, folder, base, content_hash(file, config), parts, facts.st_size, facts.st_mtime_ns)
+    return Checker(shapes).check(folder, name)
+
+
+class Checker:
+    """Checks adapters against one base model. Threads may share it.
+
+    Args:
+        shapes: the base model's modules.
+        pool: the folder that adapters' files may be links into; None for adapters that stand alone.
+        cache: remembers what was read from weights files.
+        allow_bin: take a pickle where there is no safetensors file.
+        base: the base model's name, to be compared with the one that an adapter was trained on; empty for none.
+        strict_base: refuse an adapter that names another base model, rather than warn.
+    """
+
+    def __init__(
+        self,
+        shapes: BaseShapes,
+        *,
+        pool: Path | None = None,
+        cache: ValuesCache | None = None,
+        allow_bin: bool = False,
+        base: str = "",
+        strict_base: bool = False,
+    ) -> None:
+        self._shapes = shapes
+        self._names = ModuleNames(shapes)
+        self._pool = pool
+        self._cache = cache or ValuesCache(None)
+        self._allow_bin = allow_bin
+        self._base = base
+        self._strict_base = strict_base
+        self._same_parts: dict[tuple[Any, ...], Mapping[str, LowRankPart]] = {}
+
+    def check(self, folder: Path, name: str) -> Adapter:
+        """Apply every rule to one adapter; see `check_adapter`."""
+        try:
+            return self._check(folder, name)
+        except OSError as error:
+            raise AdapterRefusedError(f"it cannot be read: {error}") from error
+
+    def _check(self, folder: Path, name: str) -> Adapter:
+        config = read_config(folder, self._pool)
+        warnings = [rule(config) for rule in CONFIG_RULES]
+        warnings.append(compare_bases(config, self._base, strict=self._strict_base))
+        file = find_weights(folder, self._pool, allow_bin=self._allow_bin)
+        facts = file.stat()
+        header = _header(file)
+        found = describe(header, config, self._shapes, self._names)
+        values = self._values(file, facts, header, arithmetic(config))
+        if values.zero and not found.alone:
+            raise AdapterRefusedError(f"every {values.zero} is zero; the adapter has no effect")
+        return Adapter(
+            name=name,
+            folder=folder,
+            base_model=str(config.get("base_model_name_or_path") or ""),
+            content_hash=values.content_hash,
+            parts=self._same_parts.setdefault(tuple(found.parts.items()), found.parts),
+            size=facts.st_size,
+            changed=facts.st_mtime_ns,
+            alone=found.alone,
+            warnings=tuple(filter(None, [*warnings, *found.warnings])),
+            replaced=found.replaced,
+            weights=file.name,
+        )
+
+    def _values(self, file: Path, facts: os.stat_result, header: Header, settings: str) -> Values:
+        values = self._cache.get(file, facts, settings)
+        if values is None:
+            values = _read_values(file, header, settings)
+            self._cache.put(file, facts, settings, values)
+        if values.fault:
+            raise AdapterRefusedError(values.fault)
+        return values
+
+
+def _header(file: Path) -> Header:
+    if file.name != PICKLED:
+        return read_header(file)
+    from lorauter_integrations.pool.pickled import describe_pickled
+
+    return describe_pickled(file)
+
+
+def _read_values(file: Path, header: Header, settings: str) -> Values:
+    if file.name != PICKLED:
+        return read_values(file, header, settings)
+    from lorauter_integrations.pool.pickled import read_pickled_values
+
+    return read_pickled_values(file, settings)

@@ -74,7 +74,9 @@ def test_from_a_pool_and_tasks_to_a_route_and_an_answer(place, lorauter, monkeyp
     mapped = {row["task"]: row["adapter"] for row in json.loads(out)}
     assert code == 0 and set(mapped) == {"colours", "sums"}
     assert set(mapped.values()) <= {"", "plain", "wide", "mlp"}
-    code, out, _ = lorauter("map")
+    code, out, _ = lorauter("map", "--status")
+    assert code == 0 and "0 of 2 tasks to map" in out and out.count("up to date") == 2
+    code, out, _ = lorauter("map", "--again")
     assert "16 of them answered by the ledger" in out  # (3 adapters and the base) x 2 examples x 2 tasks
     code, out, _ = lorauter("route", "name a colour like wine", "--json")
     route = json.loads(out)
@@ -114,7 +116,7 @@ def test_pool_check_needs_no_settings_when_told_the_model(place, lorauter, pico_
         (["tasks", "remove", "nothing"], "there is no task 'nothing'"),
         (["map"], "the task index is empty"),
         (["route", " "], "an empty text cannot be routed"),
-        (["pool", "check", "nowhere"], "the pool nowhere is not a folder"),
+        (["pool", "check", "nowhere"], "nowhere is not a folder"),
         (["tasks", "list", "-c", "broken.toml"], "broken.toml cannot be read"),
         (["tasks", "add", "bare"], "has no examples"),
     ],
@@ -176,29 +178,48 @@ def test_the_installed_command_answers():
     assert done.stdout.strip() == f"lorauter {__version__}"
 
 
-def test_a_map_command_killed_in_the_middle_goes_on_and_ends_with_the_same_map(place, lorauter):
+@pytest.mark.parametrize("before", [0, 1, 5], ids=["while it screens", "after that", "while it asks"])
+def test_a_map_command_killed_in_the_middle_goes_on_and_ends_with_the_same_map(place, lorauter, before):
     """A real process, a real SIGKILL; the ledger shows that no question was answered twice."""
     lines = [json.dumps({"input": f"name colour number {i}" + " x" * i, "target": f"shade {i}"}) for i in range(24)]
     (place / "tasks" / "colours" / "validation.jsonl").write_text("\n".join(lines))
     with (place / "lorauter.toml").open("a") as settings:
         settings.write('[index]\npath = "state/index"\n')
-    text = (place / "lorauter.toml").read_text().replace("[mapping]\n", "[mapping]\nbatch = 2\n")
+    text = (place / "lorauter.toml").read_text().replace("[mapping]\n", "[mapping]\nbatch = 2\nshortlist = 2\n")
     (place / "lorauter.toml").write_text(text)
     assert lorauter("tasks", "add", "tasks")[0] == 0
     ledger = place / ".lorauter" / "ledger.jsonl"
     command = [sys.executable, "-c", "from lorauter_integrations.cli import main; main()", "map", "--json"]
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not ledger.exists() or ledger.read_text().count("\n") < 5:
+    gradients = place / ".lorauter" / "gradients"
+    while not any(gradients.glob("*")) or (ledger.read_text() if ledger.exists() else "").count("\n") < before:
         assert killed.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
     killed.kill()
     killed.wait()
-    answered = ledger.read_text().count("\n")
+    answered = ledger.read_text().count("\n") if ledger.exists() else 0
     resumed = json.loads(lorauter("map", "--json")[1])
     rows = [row for line in ledger.read_text().splitlines() for row in json.loads(line)]
-    assert len(rows) == len({tuple(row[:3]) for row in rows}) == sum(row["questions"] for row in resumed)
+    asked = sum(row["questions"] for row in resumed)
+    assert len(rows) == len({tuple(row[:3]) for row in rows}) == asked + 3 * 2  # how 3 adapters point for 2 tasks
+    assert {(row["pool"], row["screened"]) for row in resumed} == {(3, 1)}
     ledger.rename(place / "first-ledger.jsonl")
-    assert json.loads(lorauter("map", "--json")[1]) == resumed
-    assert 5 <= answered < ledger.read_text().count("\n")
+    again = json.loads(lorauter("map", "--again", "--json")[1])
+    assert again == resumed
+    assert {row["state"] for row in resumed} == {"mapped now"}
+    assert {row["state"] for row in json.loads(lorauter("map", "--json")[1])} == {"up to date"}
+    assert before <= answered < ledger.read_text().count("\n")
+
+
+def test_worker_processes_find_the_same_map_and_a_report_is_written(place, lorauter, monkeypatch):
+    assert lorauter("tasks", "add", "tasks")[0] == 0
+    alone = json.loads(lorauter("map", "--json")[1])
+    (place / ".lorauter" / "ledger.jsonl").unlink()
+    monkeypatch.setenv("LORAUTER_MAPPING__WORKERS", "2")
+    code, out, err = lorauter("map", "--again", "--json")
+    assert (code, json.loads(out)) == (0, alone), err
+    page = (place / ".lorauter" / "report" / "mapping.html").read_text()
+    assert "colours" in page and "sums" in page
+    assert (place / ".lorauter" / "report" / "mapping.png").read_bytes().startswith(b"\x89PNG")

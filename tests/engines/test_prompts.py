@@ -144,3 +144,22 @@ def test_the_end_of_a_turn_is_what_the_template_writes():
 def test_a_model_without_a_template_stops_before_it_writes_the_users_turn():
     assert "\n\nUser:" in PromptRenderer(pico_tokenizer(None)).stop
     assert PromptRenderer(pico_tokenizer()).stop == ()
+
+
+def test_a_prompt_that_comes_again_is_not_encoded_again(monkeypatch):
+    tokenizer = pico_tokenizer()
+    renderer = PromptRenderer(tokenizer)
+    messages = [Message("user", "the same for every adapter")]
+    first = renderer.token_ids(messages)
+    first_copy = list(first)
+    first.clear()  # a caller's list is the caller's
+
+    class Never:
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, *_, **__):
+            raise AssertionError("encoded again")
+
+    monkeypatch.setattr(renderer, "_tokenizer", Never())
+    assert renderer.token_ids(messages) == first_copy

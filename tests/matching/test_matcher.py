@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from lorauter_integrations import Example, Ledger, LikelihoodScorer, Matcher, Me
 from lorauter_integrations.errors import MappingError
 from lorauter_integrations.matching.ledger import Key
 from lorauter_integrations.matching.matcher import Progress
+from lorauter_integrations.matching.workers import InProcess
 from lorauter_integrations.pool import Adapter
 
 SCORER = '''
@@ -343,3 +345,62 @@ def test_an_answer_that_can_no_longer_score_is_not_written_to_its_end(pico_engin
     assert given_up < 5
     assert steps > 60  # F1 counts words anywhere, so its answers are written to the end
     hook.remove()
+
+
+class InAnyOrder(InProcess):
+    """Five batches in flight, done in an order of its own."""
+
+    slots = 5
+
+    def __init__(self, scorers):
+        super().__init__(scorers)
+        self.chance, self.in_flight = random.Random(1), []
+
+    def take(self):
+        self.in_flight.append(len(self._waiting))
+        self._waiting.rotate(self.chance.randrange(len(self._waiting)))
+        return super().take()
+
+
+def test_answers_in_any_order_give_the_same_map_and_workers_are_kept_busy(tmp_path):
+    one_by_one = list(Matcher(HashScorer()).match(tasks(), pool()))
+    scorer, ledger = HashScorer(), Ledger(tmp_path / "l")
+    workers = InAnyOrder({"score": scorer})
+    rankings = list(Matcher(scorer, ledger, workers=workers).match(tasks(), pool()))
+    assert sorted(r.to_json() for r in rankings) == sorted(r.to_json() for r in one_by_one)
+    assert len(set(scorer.asked)) == len(scorer.asked) == len(ledger)
+    assert max(workers.in_flight) == 5
+    assert workers.in_flight[:20] == [5] * 20  # while one task waits for the end of a round, the next one goes on
+
+
+def test_a_tie_is_decided_by_the_second_scorer():
+    class Same(HashScorer):
+        @staticmethod
+        def value(name, example):
+            return float(bool(name))
+
+    class Likelihood(HashScorer):
+        def identity(self, task):
+            return "likelihood"
+
+        @staticmethod
+        def value(name, example):
+            return 0.9 if name == "ad03" else 0.5
+
+    likelihood = Likelihood()
+    [ranking] = Matcher(Same(), ties=likelihood).match(tasks(1), pool(5))
+    assert (ranking.best.adapter, ranking.best.score) == ("ad03", 1.0)
+    assert {name for _, name, _ in likelihood.asked} <= {f"ad{i:02d}" for i in range(5)}
+    assert ranking.questions == len(likelihood.asked) + Matcher(Same()).questions(tasks(1)[0], 5)
+
+
+def test_a_ranking_tells_of_the_pool_and_of_every_round():
+    [ranking] = Matcher(HashScorer()).match(tasks(1), pool())
+    assert (ranking.pool, ranking.screened) == (48, 0)
+    assert [len(score.path) for score in ranking.scores].count(4) == 7  # six and the base model
+    assert ranking.best.path[-1] == ranking.best.score
+    assert 0 < ranking.best.error < 0.1
+    other = next(Matcher(HashScorer()).match(tasks(1), pool(49)))
+    assert other.pool_hash != ranking.pool_hash
+    renamed = {f"other/{name}": adapter for name, adapter in pool().items()}
+    assert next(Matcher(HashScorer()).match(tasks(1), renamed)).pool_hash == ranking.pool_hash

@@ -7,7 +7,7 @@ from conftest import pico_model
 from lorauter_integrations import Mixture, MixtureModel
 from lorauter_integrations.errors import EngineError, OptionError, PoolError
 from lorauter_integrations.mixing import WeightCache, fingerprint, write_fused
-from lorauter_integrations.mixing.weights import placements
+from lorauter_integrations.mixing.base_model import placements
 
 IDS = torch.arange(12).reshape(1, 12)
 
@@ -39,6 +39,21 @@ def test_two_threads_with_different_mixtures_do_not_meet(pico_pool):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_modules_found_to_share_an_input_while_a_plan_is_made_wait_for_the_next(pico_pool, monkeypatch):
+    mixture_model, mixture = MixtureModel(pico_model(), pico_pool), Mixture({"plain": 1.0})
+    stacked = mixture_model._stacked
+
+    def another_thread_finds_twins(names):
+        groups = stacked(names)
+        attention = "model.layers.0.self_attn."
+        mixture_model._twins[f"{attention}v_proj"] = f"{attention}q_proj"
+        return groups
+
+    monkeypatch.setattr(mixture_model, "_stacked", another_thread_finds_twins)
+    found = logits(mixture_model, mixture)
+    torch.testing.assert_close(found, logits(MixtureModel(pico_model(), pico_pool), mixture), atol=1e-6, rtol=0)
 
 
 def test_an_error_inside_the_block_leaves_the_model_clean(pico_pool):
@@ -162,9 +177,12 @@ def test_sets_of_adapters_are_kept_within_the_budget(pico_pool):
     for first in names:
         for second in names:
             logits(mixture_model, Mixture({first: 0.5, second: 0.6}))
-    for kept in (mixture_model._stacks, mixture_model._plans):
-        held = sum(forms.nbytes for modules, _ in kept._held.values() for forms in modules.values())
-        assert 0 < held == kept.nbytes <= budget // 4
+    sets = [
+        forms for groups, _ in mixture_model._stacks._held.values() for group in groups for forms in group.values()
+    ]
+    plans = [plan for plan, _ in mixture_model._plans._held.values()]
+    for kept, held in ((mixture_model._stacks, sets), (mixture_model._plans, plans)):
+        assert 0 < sum(made.nbytes for made in held) == kept.nbytes <= budget // 4
 
 
 def test_a_closed_model_mixes_again_when_it_is_used_again(pico_pool):
@@ -194,6 +212,6 @@ def test_a_16_bit_model_mixes_small_and_large_passes_alike(pico_pool, tokens, ro
     base, _ = MixtureModel(pico_model().to(torch.bfloat16), {}).model(input_ids=ids).logits, None
     torch.testing.assert_close(found.double(), exact, atol=0.15, rtol=0.1)
     assert (found - base).abs().max() > 0.3  # the mixture matters more than the tolerance
-    forms = plan["model.layers.0.self_attn.q_proj"]
+    forms = plan.parts["model.layers.0.self_attn.q_proj"]
     assert (forms.few.inner.a.dtype, forms.many.inner.a.dtype) == (torch.float32, torch.bfloat16)
     assert (rows * tokens * len(forms.few.inner.a) <= FEW) == (tokens == 1)

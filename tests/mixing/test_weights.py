@@ -17,16 +17,9 @@ from torch.overrides import TorchFunctionMode
 from lorauter_integrations import AdapterPool
 from lorauter_integrations.errors import PoolError, UnknownAdapterError
 from lorauter_integrations.mixing import base_shapes
-from lorauter_integrations.mixing import weights as module
-from lorauter_integrations.mixing.weights import (
-    CacheStats,
-    Placement,
-    WeightCache,
-    model_device,
-    model_dtype,
-    placements,
-    side_by_side,
-)
+from lorauter_integrations.mixing import reading as module
+from lorauter_integrations.mixing.base_model import Placement, model_device, model_dtype, placements
+from lorauter_integrations.mixing.weights import GIB, CacheStats, WeightCache, side_by_side
 
 CPU = torch.device("cpu")
 Q = "model.layers.0.self_attn.q_proj"
@@ -69,7 +62,7 @@ def same_size(tmp_path_factory):
 
 
 def test_factors_are_those_of_the_file_in_the_type_asked_for(pico_pool):
-    weights = WeightCache(pico_pool, lambda _: Placement(CPU, torch.float16))["rslora"]
+    weights = WeightCache(pico_pool, lambda _: Placement(CPU, torch.float16))["rslora"].factors
     stored = load_file(pico_pool["rslora"].weights_file)
     assert set(weights) == set(pico_pool["rslora"].parts)
     for name, part in pico_pool["rslora"].parts.items():
@@ -82,7 +75,7 @@ def test_factors_are_those_of_the_file_in_the_type_asked_for(pico_pool):
 def test_weights_in_memory_do_not_follow_the_file(pico_pool_folder, tmp_path):
     shutil.copytree(pico_pool_folder / "plain", tmp_path / "plain")
     pool = AdapterPool.from_folder(tmp_path, base_shapes(pico_model()))
-    factors = WeightCache(pool, on_cpu)["plain"][Q]
+    factors = WeightCache(pool, on_cpu)["plain"].factors[Q]
     before = factors.a.clone()
     file = pool["plain"].weights_file
     with file.open("r+b") as stream:  # in place, as a copy onto it would
@@ -95,7 +88,7 @@ def test_each_module_has_its_own_place_and_type(pico_pool):
         return Placement(torch.device("meta"), torch.float16) if name == Q else on_cpu(name)
 
     cache = WeightCache(pico_pool, place)
-    weights = cache["plain"]
+    weights = cache["plain"].factors
     assert (weights[Q].a.device.type, weights[Q].b.device.type, weights[Q].b.dtype) == ("meta", "meta", torch.float16)
     assert weights[Q].a.shape == (4, 32)
     stored = load_file(pico_pool["plain"].weights_file)
@@ -128,7 +121,7 @@ class PretendCuda(TorchFunctionMode):
 def test_an_adapter_goes_to_cuda_in_one_copy_from_page_locked_memory(pico_pool, device, at_once):
     place = Placement(torch.device(device), torch.bfloat16)
     with PretendCuda() as seen:
-        weights = WeightCache(pico_pool, lambda _: place)["wide"]
+        weights = WeightCache(pico_pool, lambda _: place)["wide"].factors
     assert seen.page_locked == [at_once]
     assert seen.copies == [(torch.bfloat16, place.device, {"non_blocking": at_once})]
     stored = load_file(pico_pool["wide"].weights_file)
@@ -224,7 +217,7 @@ def test_a_failed_read_is_not_counted(same_size):
     cache["a"]
     with pytest.raises(PoolError, match="weights of adapter 'b' have changed since the pool was checked"):
         cache["b"]
-    assert cache.stats == CacheStats(1, 0, size, module.GIB, hits=0, misses=1, evictions=0)
+    assert cache.stats == CacheStats(1, 0, size, GIB, hits=0, misses=1, evictions=0)
 
 
 def test_adapters_asked_for_together_do_not_drop_one_another(same_size, opened):
@@ -302,7 +295,7 @@ def many(tmp_path_factory):
     names = [f"base_model.model.{Q}.lora_{side}.weight" for side in "AB"]
     for i in range(MANY):
         (folder / f"{i:04}").mkdir()
-        tensors = {names[0]: torch.full((1, 32), float(i)), names[1]: torch.full((32, 1), float(-i - 1))}
+        tensors = {names[0]: torch.full((1, 32), float(i + 1)), names[1]: torch.full((32, 1), float(-i - 1))}
         save_file(tensors, folder / f"{i:04}" / "adapter_model.safetensors")
         config = {"peft_type": "LORA", "r": 1, "lora_alpha": i + 1, "target_modules": ["q_proj"], "bias": "none"}
         (folder / f"{i:04}" / "adapter_config.json").write_text(json.dumps(config))
@@ -335,8 +328,8 @@ def test_adapter_1500_is_as_much_work_as_adapter_1_and_memory_stays_within_the_b
     work = []
     for i, name in enumerate(many):
         work.append(calls_of(lambda name=name: cache[name]))
-        factors = cache[name][Q]
-        assert (float(factors.a[0, 0]), float(factors.b[0, 0]), factors.scaling) == (i, -i - 1, i + 1)
+        factors = cache[name].factors[Q]
+        assert (float(factors.a[0, 0]), float(factors.b[0, 0]), factors.scaling) == (i + 1, -i - 1, i + 1)
         assert cache.size <= budget
     assert opened == list(many)
     first, full, last = work[1], work[20], work[-1]
@@ -355,7 +348,7 @@ def test_threads_share_a_cache(same_size):
 
     def use(seed):
         order = torch.randint(0, 4, (150,), generator=torch.Generator().manual_seed(seed)).tolist()
-        wrong.extend(1 for place in order if set(cache["abcd"[place]]) != set(pool["a"].parts))
+        wrong.extend(1 for place in order if set(cache["abcd"[place]].factors) != set(pool["a"].parts))
 
     def watch():
         while not done.is_set():

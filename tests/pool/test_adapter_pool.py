@@ -1,5 +1,4 @@
 import json
-import pickle
 import shutil
 
 import pytest
@@ -50,12 +49,12 @@ def test_links_to_adapters_are_followed_but_not_in_a_circle(tmp_path, pico_pool_
 def test_refused_adapter_is_named_with_its_reason(tmp_path, pico_pool_folder, shapes):
     copy(pico_pool_folder, tmp_path / "good", tmp_path / "bad")
     config = json.loads((tmp_path / "bad" / CONFIG).read_text())
-    (tmp_path / "bad" / CONFIG).write_text(json.dumps(config | {"use_dora": True}))
+    (tmp_path / "bad" / CONFIG).write_text(json.dumps(config | {"lora_bias": True}))
     pool = AdapterPool.from_folder(tmp_path, shapes)
     assert list(pool) == ["good"]
     assert list(pool.refused) == ["bad"]
     assert "bad" not in pool
-    with pytest.raises(UnknownAdapterError, match="adapter 'bad' was refused: use_dora=True is more than"):
+    with pytest.raises(UnknownAdapterError, match="adapter 'bad' was refused: lora_bias=True is more than"):
         pool["bad"]
 
 
@@ -92,24 +91,52 @@ def test_equal_files_have_equal_hashes_and_another_alpha_changes_it(tmp_path, pi
     assert pool["a"].content_hash == pool["b"].content_hash != pool["c"].content_hash
 
 
-class Evil:
-    """Unpickling it creates a file."""
+def test_order_and_progress_do_not_depend_on_which_thread_is_first(tmp_path, pico_pool_folder, shapes):
+    copy(pico_pool_folder, *(tmp_path / f"{i:02d}" for i in range(20)))
+    for i in range(0, 20, 3):
+        (tmp_path / f"{i:02d}" / CONFIG).write_text("{}")
+    seen = []
+    pool = AdapterPool.from_folder(tmp_path, shapes, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(i, 20) for i in range(1, 21)]
+    assert list(pool.refused) == [f"{i:02d}" for i in range(0, 20, 3)]
+    assert [*pool, *pool.refused] == sorted(pool) + sorted(pool.refused)
 
-    def __init__(self, marker):
-        self.marker = marker
 
-    def __reduce__(self):
-        return (type(self.marker).touch, (self.marker,))
+def test_equal_parts_are_one_object_however_many_adapters_have_them(tmp_path, pico_pool_folder, shapes):
+    copy(pico_pool_folder, *(tmp_path / f"{i:02d}" for i in range(9)))
+    shutil.copytree(pico_pool_folder / "wide", tmp_path / "wide")
+    pool = AdapterPool.from_folder(tmp_path, shapes)
+    assert len({id(adapter.parts) for adapter in pool.values()}) == 2
 
 
-def test_pickle_is_never_opened(tmp_path, pico_pool_folder, shapes):
-    pool_folder, marker = tmp_path / "pool", tmp_path / "marker"
-    copy(pico_pool_folder, pool_folder / "evil")
-    (pool_folder / "evil" / "adapter_model.safetensors").unlink()
-    raw = pickle.dumps(Evil(marker))
-    (pool_folder / "evil" / "adapter_model.bin").write_bytes(raw)
-    pool = AdapterPool.from_folder(pool_folder, shapes)
-    assert "only adapter_model.bin (a pickle, which can run code)" in pool.refused["evil"]
-    assert not marker.exists()
-    pickle.loads(raw)  # noqa: S301  the trap does work
-    assert marker.exists()
+def test_adapter_that_cannot_be_read_is_refused_and_the_others_are_not(tmp_path, pico_pool_folder, shapes):
+    copy(pico_pool_folder, tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "adapter_model.safetensors").unlink()
+    (tmp_path / "b" / "adapter_model.safetensors").symlink_to("adapter_model.safetensors")
+    pool = AdapterPool.from_folder(tmp_path, shapes)
+    assert list(pool) == ["a"]
+    assert pool.refused["b"].startswith("it cannot be read: ")
+
+
+def test_refused_adapters_are_grouped_by_their_reason_whatever_its_numbers_and_names():
+    pool = AdapterPool(
+        {},
+        {
+            "a": "m.0.q maps 64 to 64 numbers, the base model's 32 to 32",
+            "b": "no adapter_model.safetensors",
+            "c": "m.1.v maps 1,024 to 64 numbers, the base model's 32 to 16",
+            "d": "layer_replication=[[0, 2]] is more",
+            "e": "layer_replication=[[0, 4]] is more",
+            "f": "arrow_config={'k': 1} is more",
+            "h": "vocabulary 260 against the base's 258 in 'lm_head'",
+            "i": "vocabulary 99 against the base's 258 in 'embed_out'",
+            "g": "m.1.v maps 128 to 64 numbers, the base model's 32 to 16",
+        },
+    )
+    assert pool.refused_by_reason() == {
+        "m.0.q maps 64 to 64 numbers, the base model's 32 to 32": ["a", "c", "g"],
+        "layer_replication=[[0, 2]] is more": ["d", "e"],
+        "vocabulary 260 against the base's 258 in 'lm_head'": ["h", "i"],
+        "no adapter_model.safetensors": ["b"],
+        "arrow_config={'k': 1} is more": ["f"],
+    }

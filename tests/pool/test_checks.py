@@ -1,6 +1,5 @@
 import json
 import shutil
-import struct
 
 import pytest
 import torch
@@ -9,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from lorauter_integrations.errors import AdapterRefusedError
 from lorauter_integrations.mixing import base_shapes
-from lorauter_integrations.pool import CONFIG, WEIGHTS, check_adapter
+from lorauter_integrations.pool import CONFIG, WEIGHTS, check_adapter, check_config
+from lorauter_integrations.pool.checks import check_header
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -67,31 +67,14 @@ def test_inputs_and_outputs_are_the_base_models(folder, shapes):
     assert (part.inputs, part.outputs) == (32, 16)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"target_modules": None},
-        {"target_modules": "all-linear"},
-        {"task_type": None},
-        {"init_lora_weights": "gaussian"},
-        {"init_lora_weights": "eva"},
-        {"modules_to_save": []},
-        {"bias": "all"},
-        {"lora_dropout": 0.1},
-        {"megatron_core": "evil.module"},
-        {"base_model_name_or_path": None},
-    ],
-    ids=lambda changes: " ".join(f"{key}={value}" for key, value in changes.items()),
-)
-def test_setting_that_does_not_change_the_arithmetic_is_accepted(folder, shapes, changes):
-    plain = check_adapter(folder, "a", shapes)
-    change_config(folder, **changes)
-    assert check_adapter(folder, "a", shapes).parts == plain.parts
-
-
-def test_missing_alpha_is_pefts_eight(folder, shapes):
-    change_config(folder, lora_alpha="GONE")
-    assert check_adapter(folder, "a", shapes).parts["model.layers.0.self_attn.q_proj"].scaling == 8 / 4
+def test_alpha_and_rank_that_are_missing_are_pefts_eight_and_the_tensors(folder, shapes):
+    change_config(folder, lora_alpha="GONE", r="GONE")
+    adapter = check_adapter(folder, "a", shapes)
+    assert adapter.parts["model.layers.0.self_attn.q_proj"].scaling == 8 / 4
+    assert adapter.warnings == (
+        "r is missing; the ranks are the tensors'",
+        "lora_alpha is missing; it is taken to be 8, as PEFT does",
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
@@ -112,78 +95,96 @@ def test_default_in_tensor_names_is_accepted(folder, shapes):
     assert named.parts["model.layers.0.self_attn.q_proj"].tensors[0] == f"{Q0}.lora_A.default.weight"
 
 
+# ------------------------------------------------------------------ usable alone
+
+
+def test_dora_is_usable_alone_and_says_where_its_magnitudes_are(tmp_path, shapes):
+    adapter = check_adapter(make_adapter(tmp_path / "dora", use_dora=True), "dora", shapes)
+    assert (adapter.alone, adapter.warnings, adapter.replaced) == ("it uses DoRA", (), {})
+    assert adapter.parts["model.layers.0.self_attn.q_proj"].magnitude == f"{Q0}.lora_magnitude_vector"
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+def test_saved_output_layer_is_usable_alone_and_says_where_its_weight_is(tmp_path, shapes):
+    folder = make_adapter(tmp_path / "head", modules_to_save=["lm_head"])
+    adapter = check_adapter(folder, "head", shapes)
+    assert adapter.alone == "it replaces the weights of lm_head"
+    assert adapter.replaced == {"lm_head": "base_model.model.lm_head.weight"}
+    assert "lm_head" not in adapter.parts
+
+
+@pytest.mark.filterwarnings("ignore:.*tie_word_embeddings")
+def test_copy_of_the_replaced_weight_is_passed_over_with_a_note(tmp_path, shapes):
+    folder = make_adapter(tmp_path / "head", modules_to_save=["lm_head"])
+    name = "base_model.model.lm_head"
+    change_weights(
+        folder, lambda t: t.update({f"{name}.modules_to_save.default.weight": t.pop(f"{name}.weight") + 1})
+    )
+    change_weights(folder, lambda t: t.update({f"{name}.original_module.weight": torch.ones(258, 32)}))
+    adapter = check_adapter(folder, "head", shapes)
+    assert adapter.replaced == {"lm_head": f"{name}.modules_to_save.default.weight"}
+    assert adapter.warnings == ("the file holds the weights of 'lm_head' too; the base model's own are used",)
+
+
+def test_dora_without_a_low_rank_part_has_an_effect_by_its_magnitudes(tmp_path, shapes):
+    folder = make_adapter(tmp_path / "dora", use_dora=True)
+    change_weights(folder, zero_every_b)
+    change_config(folder, lora_alpha=0)
+    assert check_adapter(folder, "dora", shapes).alone == "it uses DoRA"
+
+
+@pytest.mark.parametrize(
+    ("saved", "name", "weight", "message"),
+    [
+        (["lm_head"], "lm_head.weight", (258, 16), r"has shape \[258, 16\], the base model's has \[258, 32\]"),
+        (["lm_head"], "lm_head.weight", (300, 32), "vocabulary 300 against the base's 258 in 'lm_head'"),
+        (["lm_head"], "lm_head.bias", (258,), "lm_head.bias' is a bias; it would be left out"),
+        (["embed_tokens"], "model.embed_tokens.weight", (258, 32), "'model.embed_tokens', which cannot be replaced"),
+        (["embed_tokens"], "model.embed_tokens.weight", (260, 32), "vocabulary 260 against the base's 258"),
+        (None, "model.embed_tokens.weight", (260, 32), "vocabulary 260 against the base's 258"),
+        (None, "model.embed_tokens.weight", (258, 32), "a full weight that modules_to_save does not name"),
+        (["q_proj"], "model.layers.0.self_attn.q_proj.weight", (32, 32), "both a LoRA and a full weight for"),
+        (["lm_head", "score"], "lm_head.weight", (258, 32), "modules_to_save names 'score', the file has no weight"),
+        (None, "lm_head.base_layer.weight", (258, 32), "is not the base model's own weight beside a cha"),
+    ],
+    ids=["shape", "vocabulary", "bias", "embeddings", "added tokens", "saved added tokens", "saved embeddings",
+         "both", "one is missing", "copy without LoRA"],
+)  # fmt: skip
+def test_full_weight_that_cannot_stand_in_is_refused(folder, shapes, saved, name, weight, message):
+    change_config(folder, modules_to_save=saved)
+    change_weights(folder, lambda tensors: tensors.update({f"base_model.model.{name}": torch.ones(weight)}))
+    with pytest.raises(AdapterRefusedError, match=message):
+        check_adapter(folder, "a", shapes)
+
+
 # ------------------------------------------------------------------ refused for the config
-
-
-REFUSED_CONFIGS = [
-    ({"peft_type": "GONE"}, "no peft_type; this is not a PEFT adapter"),
-    ({"peft_type": "IA3"}, "peft_type is 'IA3', only 'LORA' can be mixed"),
-    ({"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS', not 'CAUSAL_LM'"),
-    ({"r": "GONE"}, "r must be a whole number of at least 1, the config says None"),
-    ({"r": 0}, "r must be a whole number of at least 1, the config says 0"),
-    ({"r": "4"}, "r must be a whole number of at least 1, the config says '4'"),
-    ({"r": 5}, "q_proj: the file has rank 4, the config says 5"),
-    ({"lora_alpha": "16"}, "lora_alpha must be a number, the config says '16'"),
-    ({"lora_alpha": True}, "lora_alpha must be a number, the config says True"),
-    ({"lora_alpha": float("nan")}, "lora_alpha must be a number, the config says nan"),
-    ({"lora_alpha": 10**400}, "lora_alpha must be a number, the config says 1000"),
-    ({"alpha_pattern": {"q_proj": "2"}}, "alpha_pattern must give each pattern a number"),
-    ({"rank_pattern": ["q_proj"]}, r"rank_pattern must give each pattern a number, .* \['q_proj'\]"),
-    ({"rank_pattern": {"[": 2}}, r"rank_pattern: '\[' is not a pattern: unterminated"),
-    ({"use_dora": True}, "use_dora=True is more than a low-rank sum"),
-    ({"lora_bias": True}, "lora_bias=True is more than a low-rank sum"),
-    ({"modules_to_save": ["lm_head"]}, r"modules_to_save=\['lm_head'\] is more than a low-rank sum"),
-    ({"layer_replication": [[0, 2]]}, r"layer_replication=\[\[0, 2\]\] is more than"),
-    ({"trainable_token_indices": [1]}, r"trainable_token_indices=\[1\] is more than"),
-    ({"target_parameters": ["w"]}, r"target_parameters=\['w'\] is more than"),
-    ({"alora_invocation_tokens": [1]}, r"alora_invocation_tokens=\[1\] is more than"),
-    ({"use_qalora": True}, "use_qalora=True is more than"),
-    ({"use_bdlora": True}, "use_bdlora=True is more than"),
-    ({"kasa_config": {}}, "kasa_config={} is more than"),
-    ({"monteclora_config": {}}, "monteclora_config={} is more than"),
-    ({"velora_config": {}}, "velora_config={} is more than"),
-    ({"arrow_config": {"top_k": 3}}, "arrow_config={'top_k': 3} is more than"),
-    ({"init_lora_weights": "pissa_niter_4"}, "(?s)'pissa_niter_4' changes the base weights; convert it"),
-    ({"init_lora_weights": "OLoRA"}, "'OLoRA' changes the base weights; convert it"),
-    ({"init_lora_weights": "corda"}, "'corda' changes the base weights"),
-]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    REFUSED_CONFIGS,
-    ids=["{}={!r:.20}".format(*next(iter(changes.items()))) for changes, _ in REFUSED_CONFIGS],
+    [
+        ({"peft_type": "GONE"}, "no peft_type; this is not a PEFT adapter"),
+        ({"r": 5}, "q_proj': the file has rank 4, the config says 5"),
+        ({"rank_pattern": {"v_proj": 8}}, "v_proj': the file has rank 4, the config says 8"),
+        ({"use_dora": True}, "the config says use_dora, the file has no magnitude vector for 'model.layers.0"),
+        ({"lora_bias": True}, "lora_bias=True is more than a low-rank sum"),
+        ({"alpha_pattern": {"v_proj": 0}, "lora_alpha": 0}, "every lora_alpha is zero; the adapter has no effect"),
+        ({"new_trick": 3}, "the config has the unknown setting 'new_trick' = 3"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_config_that_cannot_be_mixed_is_refused(folder, shapes, changes, message):
+def test_config_that_the_tensors_or_a_rule_contradict_is_refused(folder, shapes, changes, message):
     change_config(folder, **changes)
     with pytest.raises(AdapterRefusedError, match=message):
         check_adapter(folder, "a", shapes)
 
 
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"{oops", "adapter_config.json cannot be read: "),
-        (b"\xff", "adapter_config.json cannot be read: "),
-        (b"[]", "adapter_config.json is not a JSON object"),
-    ],
-    ids=["broken", "not UTF-8", "list"],
-)
-def test_config_that_cannot_be_read_is_refused(folder, shapes, raw, message):
-    (folder / CONFIG).write_bytes(raw)
-    with pytest.raises(AdapterRefusedError, match=message):
-        check_adapter(folder, "a", shapes)
-
-
-def test_missing_config_is_refused(folder, shapes):
-    (folder / CONFIG).unlink()
-    with pytest.raises(AdapterRefusedError, match=r"^no adapter_config\.json$"):
-        check_adapter(folder, "a", shapes)
-
-
-def test_real_dora_adapter_is_refused(tmp_path, shapes):
-    with pytest.raises(AdapterRefusedError, match="use_dora=True"):
-        check_adapter(make_adapter(tmp_path / "dora", use_dora=True), "dora", shapes)
+def test_check_config_needs_no_weights(folder):
+    (folder / WEIGHTS).unlink()
+    assert check_config(folder)["r"] == 4
+    change_config(folder, lora_bias=True)
+    with pytest.raises(AdapterRefusedError, match="lora_bias=True is more than a low-rank sum"):
+        check_config(folder)
 
 
 # ------------------------------------------------------------------ refused for the weights
@@ -209,15 +210,15 @@ def zero_every_b(tensors):
         (lambda tensors: tensors.clear(), "holds no tensors"),
         (
             lambda tensors: tensors.pop(f"{Q0}.lora_B.weight"),
-            "q_proj has only lora_A, its partner is missing",
+            "q_proj' has only lora_A, its partner is missing",
         ),
         (
-            lambda tensors: tensors.update({"base_model.model.lm_head.weight": torch.ones(2, 2)}),
-            "'base_model.model.lm_head.weight' is not a LoRA factor",
+            lambda tensors: tensors.update({"base_model.model.lm_head.weight": torch.ones(258, 32)}),
+            "'base_model.model.lm_head.weight' is a full weight that modules_to_save does not name",
         ),
         (
             lambda tensors: tensors.update({f"{Q0}.lora_A.weight": torch.ones(4, 32, dtype=torch.int8)}),
-            "q_proj.lora_A.weight' has type I8, not a floating point type",
+            "q_proj.lora_A.weight' has type 'I8', not a floating point type",
         ),
     ],
     ids=["nan", "infinite", "zero", "empty", "no partner", "full lm_head", "integers"],
@@ -239,49 +240,11 @@ def test_one_bad_number_in_bfloat16_is_found(folder, shapes, value):
         check_adapter(folder, "a", shapes)
 
 
-def header_only(header):
-    text = json.dumps(header).encode()
-    return struct.pack("<Q", len(text)) + text
-
-
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"", r"is cut off or not a safetensors file \(0 bytes\)"),
-        (
-            b"version https://git-lfs.github.com/spec/v1\n",
-            "is a Git LFS pointer; the weights were not downloaded",
-        ),
-        (b"PK\x03\x04 some other file", "is cut off or not a safetensors file"),
-        (struct.pack("<Q", 4) + b"oops", "adapter_model.safetensors cannot be read: "),
-        (header_only([]), "the header of adapter_model.safetensors is not a JSON object"),
-        (header_only({"a.lora_A.weight": 5}), "does not say what tensor 'a.lora_A.weight' is"),
-        (
-            header_only({"a.lora_A.weight": {"dtype": "F32", "shape": "4", "data_offsets": [0, 0]}}),
-            "does not say what tensor 'a.lora_A.weight' is",
-        ),
-    ],
-    ids=["empty", "LFS pointer", "other file", "broken header", "list", "number", "shape text"],
-)
-def test_file_that_is_no_safetensors_is_refused(folder, shapes, raw, message):
-    (folder / WEIGHTS).write_bytes(raw)
-    with pytest.raises(AdapterRefusedError, match=message):
-        check_adapter(folder, "a", shapes)
-
-
 @pytest.mark.parametrize("change", [-1, 1], ids=["cut off", "grown"])
 def test_file_of_another_length_than_it_says_is_refused(folder, shapes, change):
     raw = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(raw[:-1] if change < 0 else raw + b"x")
     with pytest.raises(AdapterRefusedError, match=f"should have {len(raw)} bytes and has {len(raw) + change}"):
-        check_adapter(folder, "a", shapes)
-
-
-def test_tensor_with_fewer_bytes_than_its_shape_is_refused(folder, shapes):
-    names = [f"model.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB"]
-    facts = [{"dtype": "F32", "shape": s, "data_offsets": [0, 0]} for s in ([4, 32], [32, 4])]
-    (folder / WEIGHTS).write_bytes(header_only(dict(zip(names, facts, strict=True))))
-    with pytest.raises(AdapterRefusedError, match="has 0 bytes, its shape needs 512"):
         check_adapter(folder, "a", shapes)
 
 
@@ -316,3 +279,35 @@ def test_adapter_of_a_wider_model_is_refused(tmp_path, shapes):
     folder = make_adapter(tmp_path / "wide", model=pico_model(hidden_size=64))
     with pytest.raises(AdapterRefusedError, match="q_proj maps 64 to 64 numbers, the base model's 32 to 32"):
         check_adapter(folder, "wide", shapes)
+
+
+# ------------------------------------------------------------------ the header alone
+
+
+def header_only(folder, shapes, config):
+    """The file as a download has it that has brought the header and no data."""
+    raw = (folder / WEIGHTS).read_bytes()
+    with (folder / WEIGHTS).open("r+b") as stream:
+        stream.truncate(8 + int.from_bytes(raw[:8], "little"))
+        stream.truncate(len(raw))
+    check_header(folder / WEIGHTS, config, shapes)
+
+
+def test_header_is_enough_for_all_but_the_values(folder, shapes):
+    header_only(folder, shapes, check_config(folder))
+    header_only(folder, None, check_config(folder))
+    with pytest.raises(AdapterRefusedError, match="every lora_B is zero"):
+        check_adapter(folder, "a", shapes)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["base", "no base"])
+def test_header_that_breaks_a_rule_is_refused(folder, shapes, known):
+    with pytest.raises(AdapterRefusedError, match="the file has rank 4, the config says 5"):
+        header_only(folder, shapes if known else None, check_config(folder) | {"r": 5})
+
+
+def test_header_is_held_against_the_base_where_it_is_known(tmp_path, shapes):
+    folder = make_adapter(tmp_path / "wide", model=pico_model(hidden_size=64))
+    check_header(folder / WEIGHTS, check_config(folder))
+    with pytest.raises(AdapterRefusedError, match="maps 64 to 64 numbers, the base model's 32 to 32"):
+        check_header(folder / WEIGHTS, check_config(folder), shapes)
