@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -137,7 +138,7 @@ def _work(connection: Connection, threads: int, output: Path) -> None:
     """A worker's life: the factory comes first, then batches."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # not killed, since libraries have semaphores to give back
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(output.parent,), daemon=True).start()
     _write_to(output)
     desk = Desk(threads)
     with suppress(EOFError, OSError):  # the parent has gone
@@ -146,11 +147,12 @@ def _work(connection: Connection, threads: int, output: Path) -> None:
             connection.send(desk.measure(connection.recv()))
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(outputs: Path) -> None:
     """Also in the middle of a batch, of which nobody would take the answer."""
     parent = parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(outputs, ignore_errors=True)  # which the parent could not, or did
     os._exit(1)
 
 

@@ -120,10 +120,11 @@ def _news(reply: ray.ObjectRef[Reply]) -> Reply | Death:
     except (RayActorError, OutOfMemoryError) as error:
         return Death(textwrap.shorten(str(error).splitlines()[-1], REASON))
     except RayTaskError as error:  # replies hold the errors of scorers and factories, so this is one of the way there
-        raise MappingError(
+        unread = MappingError(
             f"a Ray worker cannot read what it was sent: {error.cause}",
             hint="every machine needs the same modules and packages as this one",
-        ) from error
+        )
+        return Reply(error=unread, trace=str(error))
 
 
 def _connect(address: str | None) -> None:

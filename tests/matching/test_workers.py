@@ -330,6 +330,7 @@ def test_workers_end_with_their_parent(tmp_path, sign, status, said):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     with parent:
         wait_for(lambda: len(begun(tmp_path)) == 2 or parent.poll() is not None)
@@ -337,6 +338,7 @@ def test_workers_end_with_their_parent(tmp_path, sign, status, said):
         assert parent.communicate(timeout=60) == (said, "")
     assert parent.returncode == status
     wait_for(lambda: all(gone(pid, tmp_path) for _, pid in begun(tmp_path)))
+    assert list(tmp_path.glob("lorauter-workers-*")) == []
 
 
 def test_a_script_that_forgets_to_close_ends_cleanly_and_has_the_threads_that_it_asked_for(tmp_path):
