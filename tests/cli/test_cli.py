@@ -203,7 +203,8 @@ def test_a_map_command_killed_in_the_middle_goes_on_and_ends_with_the_same_map(p
     resumed = json.loads(lorauter("map", "--json")[1])
     rows = [row for line in ledger.read_text().splitlines() for row in json.loads(line)]
     asked = sum(row["questions"] for row in resumed)
-    assert len(rows) == len({tuple(row[:3]) for row in rows}) == asked + 3 * 2  # how 3 adapters point for 2 tasks
+    directions = 2 * (1 + 3)  # of 2 tasks: how long each gradient is, and how 3 adapters point
+    assert len(rows) == len({tuple(row[:3]) for row in rows}) == asked + directions
     assert {(row["pool"], row["screened"]) for row in resumed} == {(3, 1)}
     ledger.rename(place / "first-ledger.jsonl")
     again = json.loads(lorauter("map", "--again", "--json")[1])
