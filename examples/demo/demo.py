@@ -25,6 +25,8 @@ from lorauter_integrations import LoRAuter, Settings, Task
 from lorauter_integrations.cli.output import print_pool, print_rankings
 from lorauter_integrations.cli.progress import MappingBar
 from lorauter_integrations.mapping import map_tasks
+from lorauter_integrations.reports import write_page
+from lorauter_integrations.reports.heat_map import draw_heat_map
 from lorauter_integrations.task import find_task_folders
 
 HERE = Path(__file__).parent
@@ -50,13 +52,17 @@ def main() -> None:
     lorauter.index.add([Task.from_folder(folder) for folder in find_task_folders([HERE / "tasks"])])
     console.print(", ".join(lorauter.index.names()))
 
-    heading("3. Each task finds its best adapter by successive halving (minutes, the first time)")
+    heading("3. Each task finds its best adapter by screening and successive halving (minutes, the first time)")
     ledger = settings.locate(settings.mapping.ledger)
     with MappingBar() as bar:
         run = map_tasks(lorauter.index, lorauter.engine, settings.mapping, ledger, on_progress=bar.update)
         rankings = list(run)
     print_rankings(rankings, "the map")
     console.print(bar.summary(), highlight=False)
+    report = ledger.parent / "report"
+    write_page(rankings, report / "mapping.html")
+    draw_heat_map(rankings, report / "mapping.png")
+    console.print(f"report: {report}/mapping.html and mapping.png", highlight=False, soft_wrap=True)
 
     heading("4. A LangChain chain: every step routes by itself")
     run_chain(CONFIG)
