@@ -38,6 +38,8 @@ class Progress:
         reused: answers that came from the ledger.
         pool: adapters that are screened; 0 before and after.
         screened: how many of them are done.
+        started: when the run was, by `time.monotonic`.
+        asking: when its questions were, after the screening; None without one.
     """
 
     tasks: int
@@ -52,6 +54,7 @@ class Progress:
     pool: int = 0
     screened: int = 0
     started: float = field(default_factory=time.monotonic)
+    asking: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -62,7 +65,8 @@ class Progress:
     def seconds_left(self) -> float | None:
         """An estimate from the questions that were really asked; None before the first."""
         asked = self.answered - self.reused
-        return self.seconds / asked * (self.total - self.answered) if asked else None
+        seconds = time.monotonic() - (self.started if self.asking is None else self.asking)
+        return seconds / asked * (self.total - self.answered) if asked else None
 
 
 class Matcher:
@@ -133,7 +137,7 @@ class Matcher:
             return {task.name: list(pool) for task in tasks}
         for progress.screened, progress.pool in self._screen.look(known, pool):
             self._on_progress(progress)
-        progress.pool = 0
+        progress.pool, progress.asking = 0, time.monotonic()
         return {task.name: self._screen.shortlist(task, pool) for task in tasks}
 
     def _game(self, task: Task, pool: Mapping[str, Adapter], contestants: Sequence[str]) -> Game:

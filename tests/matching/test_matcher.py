@@ -194,6 +194,8 @@ def test_time_left_is_judged_by_the_questions_really_asked():
     progress = Progress(1, 100, started=time.monotonic() - 10, answered=60, reused=40)
     assert progress.seconds_left == pytest.approx(20, abs=0.5)
     assert Progress(1, 100, answered=40, reused=40).seconds_left is None
+    progress.asking = time.monotonic() - 4  # the screening before it says nothing of questions
+    assert progress.seconds_left == pytest.approx(8, abs=0.5)
 
 
 def test_the_metric_scorer_scores_what_the_model_writes(pico_engine):
