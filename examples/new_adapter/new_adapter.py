@@ -2,7 +2,7 @@
 
     python examples/new_adapter/new_adapter.py [--seconds 150]
 
-Uses the demo's model and adapters, and keeps its own state in .lorauter/new_adapter. About six minutes on two cores.
+Uses the demo's model and adapters, and keeps its own state in .lorauter/new_adapter. About five minutes on two cores.
 """
 
 from __future__ import annotations
