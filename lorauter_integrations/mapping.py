@@ -75,19 +75,15 @@ def map_tasks(
     if not tasks:
         raise MappingError("the task index is empty", hint="run `lorauter tasks add FOLDER` first")
     scores = Ledger(ledger)
-    screened = settings.schedule == "screened"
     scorers = scorers_of(engine, settings)
+    screen = None
+    if settings.schedule == "screened":
+        screen = Screen(engine, scores, Path(ledger).parent / GRADIENTS, size=settings.shortlist)
     matcher = Matcher(
         scorers[METRIC],
         scores,
-        rules=Rules(
-            SCHEDULES[settings.schedule],
-            SURE if screened else float("inf"),
-            settings.seed,
-            settings.batch,
-            rules_text(settings),
-        ),
-        screen=Screen(engine, scores, Path(ledger).parent / GRADIENTS, size=settings.shortlist) if screened else None,
+        rules=_rules(settings),
+        screen=screen,
         ties=scorers.get(TIES),
         workers=workers,
         on_progress=on_progress,
@@ -95,6 +91,11 @@ def map_tasks(
     for ranking in matcher.match(tasks, engine.adapters, known=known):
         index.set_ranking(ranking)
         yield ranking
+
+
+def _rules(settings: MappingSettings) -> Rules:
+    sure = SURE if settings.schedule == "screened" else float("inf")
+    return Rules(SCHEDULES[settings.schedule], sure, settings.seed, settings.batch, rules_text(settings))
 
 
 def rules_text(settings: MappingSettings) -> str:

@@ -57,19 +57,24 @@ def map_command(
             rankings.extend(run)
     report = _report(settings, states, rankings) if rankings else []
     states |= {ranking.task: (ranking, "mapped now") for ranking in rankings}
+    shown = {name: state for name, state in states.items() if name in (tasks or states)}
     if as_json:
-        print_json([_facts(name, *state) for name, state in states.items() if name in (tasks or states)])
-        return
-    if not rankings:
-        _show({name: state for name, state in states.items() if name in (tasks or states)})
-        return
-    print_rankings(rankings, f"{len(rankings)} tasks mapped")
-    if current := [name for name in states if name not in wanted]:
-        stale = sum(bool(states[name][1]) for name in current)
-        console.print(f"of {len(current)} others {stale} are to be mapped, see --status", highlight=False)
-    console.print(bar.summary(), highlight=False)
-    for line in report:
-        console.print(f"report: {line}", highlight=False, markup=False, soft_wrap=True)
+        print_json([_facts(name, *state) for name, state in shown.items()])
+    elif not rankings:
+        _show(shown)
+    else:
+        print_rankings(rankings, f"{len(rankings)} tasks mapped")
+        _show_the_rest([reason for name, (_, reason) in states.items() if name not in wanted])
+        console.print(bar.summary(), highlight=False)
+        for line in report:
+            console.print(f"report: {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _show_the_rest(reasons: Sequence[str]) -> None:
+    """How many tasks were not mapped now, and how many of them should be."""
+    if reasons:
+        stale = sum(map(bool, reasons))
+        console.print(f"of {len(reasons)} others {stale} are to be mapped, see --status", highlight=False)
 
 
 def _report(settings: Settings, states: States, rankings: Sequence[Ranking]) -> list[str]:

@@ -53,6 +53,7 @@ class Screen:
         self._folder = Path(folder) if folder else None
         self._size = size
         self._pointing: dict[str, Mapping[str, float]] = {}
+        self._mean: dict[str, float] = {}  # of an adapter's cosines, over all tasks
 
     def needed(self, pool: Mapping[str, Adapter]) -> bool:
         """Whether the pool is larger than the shortlist."""
@@ -75,12 +76,12 @@ class Screen:
         done, total = 0, sum(map(len, unknown.values()))
         for missing, names in unknown.items():
             modules = {module for name in names for module in pool[name].parts}
+            compared = [task for task in tasks if task.name in missing]
             descents = []
-            for task in tasks:
-                if task.name in missing:
-                    descents.append(self._descent(task, modules))
-                    yield done, total
-            keys = [self._key(task) for task in tasks if task.name in missing]
+            for task in compared:
+                descents.append(self._descent(task, modules))
+                yield done, total
+            keys = [self._key(task) for task in compared]
             for start in range(0, len(names), AT_ONCE):
                 part = names[start : start + AT_ONCE]
                 contents = [pool[name].content_hash for name in part]
@@ -88,6 +89,8 @@ class Screen:
                 done += len(part)
                 yield done, total
         self._pointing = {task.name: self._cosines(task, pool) for task in tasks}
+        count = len(self._pointing)
+        self._mean = {name: math.fsum(of[name] for of in self._pointing.values()) / count for name in pool}
 
     def shortlist(self, task: Task, pool: Mapping[str, Adapter]) -> list[str]:
         """The adapters that the task should try, the most promising first; copies of one another once.
@@ -97,11 +100,9 @@ class Screen:
             pool: the same.
         """
         plain = self._pointing[task.name]
-        count = len(self._pointing)
-        mean = {name: math.fsum(of[name] for of in self._pointing.values()) / count for name in pool}
         order = _best_first(plain, pool)
-        if count > 1:  # else there is nothing that could be taken off
-            own = {name: plain[name] - mean[name] for name in pool}
+        if len(self._pointing) > 1:  # else there is nothing that could be taken off
+            own = {name: plain[name] - self._mean[name] for name in pool}
             order = _alternating(_best_first(own, pool), order)
         return self._without_copies(order)
 

@@ -41,7 +41,6 @@ TASKS = (
     "ag_news", "atis_intent", "e2e_nlg", "glue_qqp", "ner_news", "snli",
     "squad_v1", "sst2", "text_to_sql", "tool_selection", "trec_question_type", "true_case",
 )  # fmt: skip
-METRICS = {"exact_match": "exact_match", "f1": "f1", "rouge_l": "rouge_l", "bleu": "bleu"}
 BACKWARD = 3  # forward passes that a forward and a backward pass together are counted as
 
 
@@ -123,7 +122,7 @@ def some(pool: dict[str, Adapter], adapters: int) -> dict[str, Adapter]:
 
 def read_task(folder: Path, examples: int) -> Task:
     facts = json.loads((folder / "task.json").read_text())
-    return Task(folder.name, METRICS[facts["metric"]], read_examples(folder / "validation.jsonl")[:examples])
+    return Task(folder.name, facts["metric"], read_examples(folder / "validation.jsonl")[:examples])
 
 
 class TestScores:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 import worker_scorers
-from test_workers import answers, batch, begun, expected, gone, once, outcome, take, wait_for
+from test_workers import answers, batch, begun, expected, gone, kill_one_in_the_middle, once, outcome, take, wait_for
 
 from lorauter_integrations.errors import MappingError, TaskError
 from lorauter_integrations.matching.ray_workers import RayWorkers
@@ -71,16 +71,7 @@ def test_every_batch_is_measured_once_by_its_scorer(actors, tmp_path):
 
 
 def test_a_killed_actor_loses_only_the_batch_in_its_hands(actors, tmp_path):
-    batches = [batch(1, "held"), *map(batch, range(2, 12))]
-    for each in batches:
-        actors.submit(each)
-    found = take(actors, 10)  # those of the other actor
-    [victim] = [pid for task, pid in begun(tmp_path) if task == "held-1"]
-    os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: gone(victim, tmp_path))
-    (tmp_path / "go").touch()
-    assert found | take(actors, 1) == expected(batches)
-    assert sorted(task for task, _ in begun(tmp_path)) == sorted(["held-1", *(b.task.name for b in batches)])
+    kill_one_in_the_middle(actors, tmp_path)
 
 
 def test_a_batch_that_kills_its_actors_is_given_up_and_the_others_go_on(actors, tmp_path):

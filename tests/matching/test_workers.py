@@ -178,17 +178,22 @@ def test_workers_neither_read_nor_write_where_this_process_does(capfd, tmp_path)
 # ------------------------------------------------------------------ what goes wrong
 
 
-def test_a_killed_worker_loses_only_the_batch_in_its_hands(processes, tmp_path):
+def kill_one_in_the_middle(workers, tmp_path):
+    """Only the batch in the hands of the killed one is measured twice, and all answers are right."""
     batches = [batch(1, "held"), *map(batch, range(2, 12))]
     for each in batches:
-        processes.submit(each)
-    found = take(processes, 10)  # those of the other worker
+        workers.submit(each)
+    found = take(workers, 10)  # those of the other worker
     [victim] = [pid for task, pid in begun(tmp_path) if task == "held-1"]
     os.kill(victim, signal.SIGKILL)
     wait_for(lambda: gone(victim, tmp_path))
     (tmp_path / "go").touch()
-    assert found | take(processes, 1) == expected(batches)
+    assert found | take(workers, 1) == expected(batches)
     assert sorted(task for task, _ in begun(tmp_path)) == sorted(["held-1", *(b.task.name for b in batches)])
+
+
+def test_a_killed_worker_loses_only_the_batch_in_its_hands(processes, tmp_path):
+    kill_one_in_the_middle(processes, tmp_path)
 
 
 def test_a_worker_killed_while_it_is_idle_costs_nothing(processes, tmp_path):
