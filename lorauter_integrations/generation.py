@@ -51,15 +51,20 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the whole answer must be; made by `Grammar.json_schema` or `Grammar.lark`.
+    """What the whole answer must be; made by `Grammar.json_schema`, `Grammar.tool_calls` or `Grammar.lark`.
 
     Attributes:
-        kind: "json_schema" or "lark".
-        source: the schema as JSON, or the grammar's text.
+        kind: which of them.
+        source: the schema or the tools as JSON, or the grammar's text.
     """
 
-    kind: Literal["json_schema", "lark"]
+    kind: Literal["json_schema", "tool_calls", "lark"]
     source: str
+
+    @property
+    def allows_text(self) -> bool:
+        """Whether it is `tool_calls` and the answer may be text."""
+        return self.kind == "tool_calls" and bool(json.loads(self.source)["text"])
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
@@ -72,6 +77,34 @@ class Grammar:
             return cls("json_schema", json.dumps(dict(schema)))
         except (TypeError, ValueError) as error:
             raise OptionError(f"the JSON schema is not JSON: {error}", hint="give a dictionary") from error
+
+    @classmethod
+    def tool_calls(
+        cls,
+        tools: Sequence[ToolSchema],
+        *,
+        text: bool = False,
+        parallel: bool = True,
+        answer: Mapping[str, Any] | None = None,
+    ) -> Grammar:
+        """Calls of some tools, in the form in which the model writes them, with valid arguments.
+
+        Args:
+            tools: the callable ones; none with `text` is an answer without calls.
+            text: whether the answer may be text instead, or text before its calls.
+            parallel: whether it may hold more than one call.
+            answer: a JSON schema; the answer may be JSON that is valid for it, instead of calls.
+
+        Raises:
+            OptionError: nothing is allowed, or a schema is not JSON.
+        """
+        if not tools and not text and answer is None:
+            raise OptionError("a call is to be forced and there are no tools", hint="bind tools, or do not force")
+        parts = {"tools": list(tools), "text": text, "parallel": parallel, "answer": answer}
+        try:
+            return cls("tool_calls", json.dumps(parts))
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"a tool's schema is not JSON: {error}", hint="give dictionaries") from error
 
     @classmethod
     def lark(cls, text: str) -> Grammar:
@@ -187,7 +220,7 @@ class GenerationRequest:
         keep_on: asked after every token with the text so far; False ends the answer there.
 
     Raises:
-        OptionError: a grammar together with stop strings.
+        OptionError: stop strings together with a grammar that does not allow text.
     """
 
     messages: Sequence[Message]
@@ -198,7 +231,7 @@ class GenerationRequest:
     keep_on: Callable[[str], bool] | None = None
 
     def __post_init__(self) -> None:
-        if self.grammar and self.options.stop:
+        if self.grammar and self.options.stop and not self.grammar.allows_text:
             raise OptionError(
                 f"a grammar and the stop strings {list(self.options.stop)!r} exclude each other: "
                 "an answer cut at one would not be of the grammar",

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lorauter_integrations._version import __version__
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
+from lorauter_integrations.choice import CHOICE_NAMES, ROUTED, Choice, refuse_unknown
 from lorauter_integrations.engines.base import Engine, completion_of
 from lorauter_integrations.engines.threads import closed_at_the_end, in_threads, step_threads
-from lorauter_integrations.errors import OptionError, RoutingError, UnknownAdapterError, listing
+from lorauter_integrations.errors import UnknownAdapterError
 from lorauter_integrations.generation import (
     Completion,
     Delta,
@@ -22,21 +27,21 @@ from lorauter_integrations.generation import (
     Grammar,
     Message,
     ToolSchema,
-    refuse_unsupported,
 )
 from lorauter_integrations.mixture import Mixture
+from lorauter_integrations.route_text import DEFAULT_ROUTE_ON, RouteOn, checked_route_on, route_on_name, route_text
 from lorauter_integrations.routing import Route, Router, TaskIndex, TaskRouter, route_to_task
 from lorauter_integrations.routing.servable import servable
+from lorauter_integrations.routing.sticky import FollowUps
 from lorauter_integrations.settings import DEFAULT_FILE, Settings
-from lorauter_integrations.task import routing_text
-from lorauter_integrations.tool_calls import system_with_tools
 
 if TYPE_CHECKING:
-    pass
+    from lorauter_integrations.langchain import RouteRunnable
+
+__all__ = ["CHOICE_NAMES", "OPTION_NAMES", "ROUTED", "Answer", "Choice", "LoRAuter", "refuse_unknown", "staleness"]
 
 logger = logging.getLogger(__name__)
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
-CHOICE_NAMES = ("adapters", "task")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,31 +57,28 @@ class Answer:
         return self.completion.text
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What a caller may choose instead of routing: adapters with weights, or a task by name; not both."""
-
-    adapters: Mapping[str, float] | None = None
-    task: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.adapters is not None and self.task is not None:
-            raise OptionError("adapters and task exclude each other", hint="give one of them, or none to route")
-
-
-ROUTED = Choice()
-
-
 class LoRAuter:
     """Routes each conversation to a mixture of adapters and lets the base model answer under it.
 
     Safe to use from many threads. `LoRAuter.from_config` is the usual way to one.
+
+    Copies are the object itself, and so is what is unpickled in the process that pickled it. In another process one
+    that `travels` is opened anew from its settings; any other is refused there with a ConfigError.
 
     Args:
         index: the tasks and their rankings.
         engine: the base model and the pool.
         router: text to route, anything with that one method; the paper's preset when None.
         options: defaults of every answer.
+        route_on: what of a conversation is routed on, see `route_text`.
+        sticky: whether a follow-up such as "shorter please" stays on its conversation's task, see `FollowUps`.
+        settings: what the parts were opened from; None when they were made otherwise.
+
+    Attributes:
+        travels: whether another process can open the same from the settings.
+
+    Raises:
+        OptionError: there is no such `route_on`.
     """
 
     def __init__(
@@ -86,14 +88,26 @@ class LoRAuter:
         *,
         router: Router | None = None,
         options: GenerationOptions | None = None,
+        route_on: RouteOn = DEFAULT_ROUTE_ON,
+        sticky: bool = False,
+        settings: Settings | None = None,
     ) -> None:
         self.index = index
         self.engine = engine
         self.router = router or TaskRouter(index)
         self.options = options or GenerationOptions()
+        self.route_on = checked_route_on(route_on)
+        self.sticky = sticky
+        self.settings = settings
+        self.travels = settings is not None
+        self.key = uuid.uuid4().hex  # of its pickles
+        self._follow_ups = FollowUps(index)
+        self._hashed_pool: tuple[object, str] = (None, "")
 
     @classmethod
-    def from_config(cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None) -> LoRAuter:
+    def from_config(
+        cls, file: str | Path = DEFAULT_FILE, overrides: Mapping[str, Any] | None = None, encoder: Any = None
+    ) -> LoRAuter:
         """The LoRAuter of a settings file.
 
         A process that asks again shares the model, the pool and the index of the settings that name the same.
@@ -101,16 +115,18 @@ class LoRAuter:
         Args:
             file: a TOML file, see `Settings`.
             overrides: tables and keys that win over the file.
+            encoder: instead of the settings' `[encoder]`: a LangChain `Embeddings`, a LlamaIndex embedding or an
+                `Encoder`, see `as_encoder`.
 
         Raises:
-            ConfigError: the settings are wrong.
+            ConfigError: the settings are wrong, or `encoder` is none.
             ModelLoadError: the base model or the encoder cannot be loaded.
             PoolError: the pool cannot be used.
             TaskIndexError: the index cannot be opened.
         """
         from lorauter_integrations.opening import build
 
-        lorauter = build(Settings.read(file, overrides))
+        lorauter = build(Settings.read(file, overrides), encoder)
         lorauter.warn_of_stale_map()
         return lorauter
 
@@ -118,16 +134,35 @@ class LoRAuter:
         """Itself: frameworks copy their models freely, and a second copy of the weights helps nobody."""
         return self
 
+    def __reduce__(self) -> tuple[object, ...]:
+        from lorauter_integrations.opening import keep, reopen
+
+        keep(self)
+        return reopen, (self.key, self.settings if self.travels else None)
+
     # ------------------------------------------------------------------ routing
 
-    def route(self, conversation: str | Sequence[Message], tools: Sequence[ToolSchema] = ()) -> Route:
+    def route(
+        self, conversation: str | Sequence[Message], tools: Sequence[ToolSchema] = (), choice: Choice = ROUTED
+    ) -> Route:
         """Where a text or conversation goes.
 
         Raises:
             RoutingError: nothing to route on, or no task has been mapped.
+            UnknownTaskError: the chosen task is not in the index.
         """
-        text = conversation if isinstance(conversation, str) else text_of(conversation, tools)
-        return self.router.route(text)
+        if choice.adapters is not None:
+            return Route(Mixture(choice.adapters), (), "the adapters were chosen by the caller")
+        if choice.task is not None:
+            return route_to_task(self.index, choice.task)
+        if choice.text is not None:
+            return self.router.route(choice.text)
+        if isinstance(conversation, str):
+            return self.router.route(conversation)
+        text_of = partial(route_text, tools=tools, route_on=choice.route_on or self.route_on)
+        if self.sticky if choice.sticky is None else choice.sticky:
+            return self._follow_ups.route(self.router, conversation, text_of)
+        return self.router.route(text_of(conversation))
 
     def choose(self, messages: Sequence[Message], choice: Choice = ROUTED, tools: Sequence[ToolSchema] = ()) -> Route:
         """The route of a conversation, unless the caller chose; a route is made one that can be served.
@@ -138,13 +173,11 @@ class LoRAuter:
             UnknownTaskError: the chosen task is not in the index.
             RoutingError: as `route` and `servable`.
         """
+        route, pool = self.route(messages, tools, choice), self.engine.adapters
         if choice.adapters is not None:
-            mixture = Mixture(choice.adapters)
-            self.engine.require(mixture)
-            return Route(mixture, (), "the adapters were chosen by the caller")
-        if choice.task is not None:
-            return route_to_task(self.index, choice.task)
-        route, pool = self.route(messages, tools), self.engine.adapters
+            self.engine.require(route.mixture)
+        if choice.adapters is not None or choice.task is not None:
+            return route
         route = servable(route, {name: pool[name].alone for name in route.mixture if name in pool})
         try:
             self.engine.require(route.mixture)
@@ -154,6 +187,19 @@ class LoRAuter:
                 hint="the pool has changed since the tasks were mapped; run `lorauter map`",
             ) from error
         return route
+
+    def as_runnable(self, tools: Sequence[Any] = ()) -> RouteRunnable:
+        """A LangChain runnable from a text, messages or a prompt to its `Route`; nothing is written.
+
+        Args:
+            tools: shown to the model in the call that is asked about; anything `ChatLoRAuter.bind_tools` takes.
+
+        Raises:
+            MissingExtraError: LangChain is not installed.
+        """
+        from lorauter_integrations.langchain import RouteRunnable
+
+        return RouteRunnable(self, tools)
 
     # ------------------------------------------------------------------ answering
 
@@ -171,7 +217,7 @@ class LoRAuter:
         Args:
             messages: the conversation.
             options: how to choose tokens; the settings' when None.
-            choice: adapters or a task, instead of routing.
+            choice: adapters or a task instead of routing, or what is routed on.
             tools: shown to the model.
             grammar: what the answer must be.
 
@@ -213,21 +259,53 @@ class LoRAuter:
         """What one call of a framework's model asks for.
 
         Args:
-            given: the model object's own `OPTION_NAMES`, `adapters` and `task`; None = not set. They win
-                over the settings.
-            keywords: the call's, of the same names; they win over the fields.
+            given: the model object's own `OPTION_NAMES` and `CHOICE_NAMES`; None = not set. They win over the
+                settings.
+            keywords: the call's, of the same names; they win over the fields, adapters and task as a pair.
 
         Raises:
             OptionError: a value is out of range, or adapters and task are both given.
         """
-        if keywords.get("grammar") is not None and not keywords.get("stop"):
+        grammar = keywords.get("grammar")
+        if grammar is not None and not grammar.allows_text and not keywords.get("stop"):
             keywords = {**keywords, "stop": ()}  # they exclude each other, and the call's own word is the grammar
         options = self.options
         for source in (given, keywords):
             options = options.override({name: source.get(name) for name in OPTION_NAMES})
-        own = keywords.get("adapters") is not None or keywords.get("task") is not None
-        source = keywords if own else given
-        return options, Choice(source.get("adapters"), source.get("task"))
+        return options, Choice.asked(given, keywords)
+
+    # ------------------------------------------------------------------ what it is
+
+    @property
+    def model_names(self) -> set[str]:
+        """What callers may call the base model: the engine's name, and the settings' as it is written there."""
+        return {self.engine.name} | ({self.settings.model.name} if self.settings else set())
+
+    @property
+    def identity(self) -> str:
+        """A short hash that changes whenever the same call could be answered otherwise; the key of a cache.
+
+        It tells the package's version, the base model, the pool, the index (see `TaskIndex.identity`), the router,
+        `route_on`, `sticky` and the default options. A router of your own is told by its `identity`, or else by its
+        repr; a `route_on` function by its module and name, not by what it does. Cheap enough for every call.
+        """
+        parts = [
+            __version__,
+            self.engine.identity,
+            self._pool_hash(),
+            self.index.identity,
+            getattr(self.router, "identity", None) or repr(self.router),
+            route_on_name(self.route_on),
+            self.sticky,
+            repr(self.options),
+        ]
+        return digest(parts)
+
+    def _pool_hash(self) -> str:
+        pool = self.engine.adapters
+        if self._hashed_pool[0] is not pool:
+            self._hashed_pool = pool, digest([[name, pool[name].content_hash] for name in sorted(pool)])
+        return self._hashed_pool[1]
 
     # ------------------------------------------------------------------ the map
 
@@ -259,33 +337,6 @@ def staleness(ranking: Ranking, engine: Engine) -> str:
     return f"its adapter {best.adapter!r} has changed since it was mapped" if changed else ""
 
 
-def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Nothing a caller writes is dropped in silence.
-
-    Raises:
-        OptionError: a name that is not known.
-    """
-    names = set(names)
-    refuse_unsupported(sorted(names - set(known)))
-    if unknown := names - set(known):
-        raise OptionError(f"unknown {what} {listing(unknown)}", hint=f"known are {listing(known, limit=20)}")
-
-
-def text_of(messages: Sequence[Message], tools: Sequence[ToolSchema] = ()) -> str:
-    """The text that routes a conversation: system message, tools, and the last user message.
-
-    The tools are part of it as the model reads them, so that a call with tools routes as one.
-
-    Raises:
-        RoutingError: there is no such text.
-    """
-    system = "\n\n".join(m.content for m in messages if m.role == "system")
-    user = next((m.content for m in reversed(messages) if m.role == "user"), "")
-    text = routing_text(system_with_tools(system, tools), user)
-    if not text:
-        roles = ", ".join(message.role for message in messages) or "none"
-        raise RoutingError(
-            f"the conversation (turns: {roles}) has no system or user text to route on",
-            hint="send a user message, or choose adapters=... or task=...",
-        )
-    return text
+def digest(parts: Sequence[Any]) -> str:
+    """A short hash of values that are JSON."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

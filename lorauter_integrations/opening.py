@@ -3,32 +3,73 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.engines.base import Engine, Limits
+from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.pool import AdapterPool, BaseShapes
-from lorauter_integrations.routing import TaskIndex, TaskRouter
+from lorauter_integrations.routing import Encoder, SentenceTransformerEncoder, TaskIndex, TaskRouter, as_encoder
 from lorauter_integrations.settings import Settings
 
 if TYPE_CHECKING:
     from lorauter_integrations.engines import LocalEngine
 
 
-def build(settings: Settings) -> LoRAuter:
-    """Open everything that the settings name, or share what is open. Raises as `LoRAuter.from_config`."""
+def build(settings: Settings, encoder: Any = None) -> LoRAuter:
+    """Open everything that the settings name, or share what is open. Raises as `LoRAuter.from_config`.
+
+    Args:
+        settings: what to open.
+        encoder: instead of the settings', see `as_encoder`; then no other process can open the same.
+    """
     with _opening:
         shared = list(_indexes.values())
-        index = open_index(settings)
+        index = open_index(settings, encoder)
         with ExitStack() as opened:  # when the engine fails; an index that others use stays open
             if index not in shared:
                 opened.callback(index.close)
             engine = open_engine(settings)
             opened.pop_all()
-    return LoRAuter(index, engine, router=open_router(settings, index), options=settings.generation.options())
+    lorauter = LoRAuter(
+        index,
+        engine,
+        router=open_router(settings, index),
+        options=settings.generation.options(),
+        route_on=settings.routing.route_on,
+        sticky=settings.routing.sticky,
+        settings=settings,
+    )
+    lorauter.travels = encoder is None
+    return lorauter
+
+
+def keep(lorauter: LoRAuter) -> None:
+    """Remember a LoRAuter that is being pickled, for `reopen` in this process."""
+    _pickled[lorauter.key] = lorauter
+
+
+def reopen(key: str, settings: Settings | None) -> LoRAuter:
+    """The LoRAuter that was pickled: the very same object in its own process, else opened from its settings.
+
+    Raises:
+        ConfigError: another process made it of objects, which do not travel.
+        LoRAuterError: as `LoRAuter.from_config`.
+    """
+    if (found := _pickled.get(key)) is not None:
+        return found
+    if settings is None:
+        raise ConfigError(
+            "this LoRAuter was made of objects, not of settings alone, and they stay in the process that made it",
+            hint="make it with from_config; an encoder can be named in the settings by [encoder] factory",
+        )
+    opened = _pickled[key] = build(settings)
+    return opened
 
 
 def open_engine(settings: Settings) -> Engine:
@@ -85,22 +126,61 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def open_index(settings: Settings) -> TaskIndex:
-    """The task index of the settings, shared within a process. Raises `TaskIndexError`, `ModelLoadError`."""
-    from lorauter_integrations.routing import SentenceTransformerEncoder
+def open_index(settings: Settings, encoder: Any = None) -> TaskIndex:
+    """The task index of the settings, shared within a process by those that name or give the same encoder.
 
-    wanted = settings.encoder
-    name, place = settings.weights(wanted.name), settings.locate(settings.index.path)
-    key = repr((name, wanted, settings.index.url or str(place), settings.index.collection))
+    Args:
+        settings: where it is.
+        encoder: instead of the settings', see `as_encoder`.
+
+    Raises:
+        TaskIndexError: it cannot be opened.
+        ModelLoadError: the encoder cannot be loaded.
+        ConfigError: `encoder`, or what the settings' factory makes, is none.
+    """
+    wanted = settings.index
+    place = wanted.url or str(settings.locate(wanted.path))
+    key = repr((_encoder_key(settings) if encoder is None else id(encoder), place, wanted.collection))
     index = _indexes.get(key)
     if index is None or index.closed:
-        encoder = SentenceTransformerEncoder(name, prefix=wanted.prefix, device=wanted.device)
-        if settings.index.url:
-            index = TaskIndex.server(settings.index.url, encoder, collection=settings.index.collection)
+        encoder = open_encoder(settings) if encoder is None else encoder
+        if wanted.url:
+            index = TaskIndex.server(place, encoder, collection=wanted.collection)
         else:
-            index = TaskIndex.embedded(place, encoder, collection=settings.index.collection)
+            index = TaskIndex.embedded(place, encoder, collection=wanted.collection)
         _indexes[key] = index
     return index
+
+
+def open_encoder(settings: Settings) -> Encoder:
+    """The encoder of the settings.
+
+    Raises:
+        ConfigError: the factory cannot be imported, or makes no encoder.
+    """
+    wanted = settings.encoder
+    if wanted.factory:
+        return as_encoder(_imported(wanted.factory)())
+    return SentenceTransformerEncoder(settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device)
+
+
+def _encoder_key(settings: Settings) -> object:
+    wanted = settings.encoder
+    return wanted if wanted.factory else (settings.weights(wanted.name), wanted)
+
+
+def _imported(name: str) -> Callable[[], Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"the encoder's factory {name!r} cannot be imported: {error}",
+            hint='write [encoder] factory = "package.module:function", of a package that Python finds',
+        ) from error
+    if not callable(found):
+        raise ConfigError(f"the encoder's factory {name!r} is not a function")
+    return found  # type: ignore[no-any-return]
 
 
 def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
@@ -111,3 +191,4 @@ def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
 _opening = threading.Lock()
 _engines: WeakValueDictionary[str, LocalEngine] = WeakValueDictionary()
 _indexes: WeakValueDictionary[str, TaskIndex] = WeakValueDictionary()
+_pickled: WeakValueDictionary[str, LoRAuter] = WeakValueDictionary()

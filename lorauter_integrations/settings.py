@@ -24,6 +24,7 @@ from pydantic_settings import (
 from lorauter_integrations.errors import ConfigError, listing
 from lorauter_integrations.generation import GenerationOptions
 from lorauter_integrations.locations import resolve_location
+from lorauter_integrations.route_text import DEFAULT_ROUTE_ON, RouteOnName
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,11 +51,22 @@ class ModelSettings(_Table):
 
 
 class EncoderSettings(_Table):
-    """`[encoder]`: places texts among the tasks."""
+    """`[encoder]`: places texts among the tasks; loaded by its name, or made by a factory."""
 
     name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="hub name, folder, or package:...")
     prefix: str = Field("", description="put before each text, for encoders trained with an instruction")
     device: str | None = None
+    factory: str = Field("", description="package.module:function that makes an encoder; then nothing else is set")
+
+    @model_validator(mode="after")
+    def _factory_is_alone(self) -> EncoderSettings:
+        names = ("name", "prefix", "device")
+        others = [name for name in names if getattr(self, name) not in ("", type(self).model_fields[name].default)]
+        if self.factory and others:
+            raise ValueError(f'factory makes the whole encoder; leave out {listing(others)}, or write ""')
+        if not self.factory and not self.name:
+            raise ValueError("give a name or a factory")
+        return self
 
 
 class IndexSettings(_Table):
@@ -86,11 +98,13 @@ class EngineSettings(_Table):
 
 
 class RoutingSettings(_Table):
-    """`[routing]`: how tasks share a text."""
+    """`[routing]`: how tasks share a text, and what of a conversation is the text."""
 
     preset: Literal["paper"] = "paper"
     k: int = Field(3, ge=1)
     temperature: float = Field(0.2, gt=0)
+    route_on: RouteOnName = Field(DEFAULT_ROUTE_ON, description="what of a conversation is routed on")
+    sticky: bool = Field(False, description="a follow-up stays on its conversation's task")
 
 
 class GenerationSettings(_Table):

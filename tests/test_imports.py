@@ -20,8 +20,12 @@ VALUES = {
     "generation",
     "metrics",
     "task",
+    "route_text",
+    "choice",
     "adapter_map",
     "tool_calls",
+    "call_object",
+    "call_stream",
     "locations",
     "extras",
 }
@@ -38,6 +42,7 @@ FRAMEWORKS = {"langchain", "llama_index"}
 EVERYTHING = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
 INNER = EVERYTHING - FRAMEWORKS - {"cli", "__init__"}
 ALLOWED |= dict.fromkeys(("lorauter", "opening", "settings", "mapping", "_version"), INNER)
+ALLOWED["lorauter"] = INNER | {"langchain"}  # inside `as_runnable`; see what an import loads, below
 ALLOWED |= {framework: INNER | {framework} for framework in FRAMEWORKS}
 ALLOWED |= {"cli": INNER | {"cli"}}
 

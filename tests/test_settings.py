@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from lorauter_integrations import Settings
@@ -47,6 +49,7 @@ def test_every_table_of_the_file_is_read(write):
 
 def test_defaults(write):
     settings = Settings.read(write())
+    assert (settings.routing.route_on, settings.routing.sticky) == ("system_and_last_user", False)
     assert (settings.routing.k, settings.routing.temperature) == (3, 0.2)
     assert (settings.mapping.schedule, settings.mapping.shortlist) == ("screened", 24)
     assert settings.generation.options().temperature == 0.0
@@ -79,6 +82,20 @@ def test_overrides_win_over_the_file_key_by_key(write):
     assert (settings.mapping.seed, settings.mapping.score) == (7, "log_likelihood")
 
 
+def test_factory_of_the_encoder_takes_the_place_of_a_name(write):
+    file = write(MODEL + '[encoder]\nfactory = "app.encoders:make"')
+    assert Settings.read(file).encoder.factory == "app.encoders:make"
+    overrides = {"encoder": {"factory": "app:make", "name": "", "prefix": ""}}
+    assert Settings.read(write(WHOLE), overrides).encoder.factory == "app:make"
+
+
+def test_pickled_settings_keep_their_folder(write, tmp_path):
+    settings = Settings.read(write(WHOLE), {"routing": {"sticky": True}})
+    again = pickle.loads(pickle.dumps(settings))  # noqa: S301
+    assert again == settings
+    assert again.locate(again.pool.path) == tmp_path / "adapters"
+
+
 MODEL = '[model]\nname = "m"\n'
 
 
@@ -90,6 +107,10 @@ MODEL = '[model]\nname = "m"\n'
         (MODEL + '[routing]\nk = "many"', "routing.k: Input should be a valid integer"),
         (MODEL + "[routing]\nk = 0", "routing.k: .*greater than or equal to 1"),
         (MODEL + "[routing]\ntemperature = 0", "routing.temperature: .*greater than 0"),
+        (MODEL + '[routing]\nroute_on = "all"', "routing.route_on: .*'system_and_last_user'.* or 'conversation'"),
+        (MODEL + '[encoder]\nname = "n"\nfactory = "m:f"', "encoder: .*factory makes the whole encoder.*'name'"),
+        (MODEL + '[encoder]\nprefix = "p"\nfactory = "m:f"', "encoder: .*factory makes the whole encoder.*'prefix'"),
+        (MODEL + '[encoder]\nname = ""', "encoder: .*give a name or a factory"),
         (MODEL + '[mapping]\nschedule = "random"', "mapping.schedule: .*'halving' or 'uniform'"),
         (MODEL + "[generation]\ntemperature = -1", "temperature must be a number from 0 to inf, not -1"),
         ('[model]\ndevice = "cpu"', "model.name: Field required"),
@@ -102,6 +123,10 @@ MODEL = '[model]\nname = "m"\n'
         "type",
         "range",
         "temperature 0",
+        "route_on",
+        "name and factory",
+        "prefix and factory",
+        "no encoder",
         "choice",
         "generation",
         "no name",

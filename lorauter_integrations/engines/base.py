@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from lorauter_integrations.errors import EngineError, OptionError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter
+from lorauter_integrations.tool_calls import HERMES, CallForm
 
 if TYPE_CHECKING:
     from lorauter_integrations.mixing.first_order import Descent
@@ -67,6 +68,11 @@ class Engine(ABC):
     @abstractmethod
     def adapters(self) -> Mapping[str, Adapter]:
         """The pool."""
+
+    @property
+    def call_form(self) -> CallForm:
+        """How the model writes tool calls."""
+        return HERMES
 
     @abstractmethod
     def stream(self, request: GenerationRequest) -> Iterator[Delta]:
@@ -169,6 +175,14 @@ def completion_of(deltas: Iterator[Delta]) -> Completion:
         EngineError: the stream ended without a completion.
     """
     for delta in deltas:
+        if delta.completion:
+            return delta.completion
+    raise EngineError("the engine's stream ended without a completion")
+
+
+async def acompletion_of(deltas: AsyncIterator[Delta]) -> Completion:
+    """As `completion_of`, for event loops."""
+    async for delta in deltas:
         if delta.completion:
             return delta.completion
     raise EngineError("the engine's stream ended without a completion")

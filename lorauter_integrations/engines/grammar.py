@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from lorauter_integrations.engines.json_schema import prepared
+from lorauter_integrations.engines.tool_grammar import tool_grammar
 from lorauter_integrations.errors import EngineError, OptionError
 from lorauter_integrations.generation import Grammar
+from lorauter_integrations.tool_calls import HERMES, CallForm
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -29,12 +31,14 @@ class GrammarCompiler:
         tokenizer: a fast one of transformers; not changed, and not read before the first grammar.
         vocabulary: width of the model's logits.
         end_tokens: ids that end an answer.
+        form: how the model writes tool calls.
     """
 
-    def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: frozenset[int], form: CallForm = HERMES) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary
         self._end_tokens = end_tokens
+        self._form = form
         self._lock = Lock()
         self._tokens: LLTokenizer | None = None
         self._compiled = lru_cache(maxsize=KEPT)(self._compile)
@@ -51,12 +55,14 @@ class GrammarCompiler:
     def _compile(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher
 
+        hint = "simplify the schema; values can be checked further after parsing"
         if grammar.kind == "lark":
             source = LLMatcher.grammar_from_lark(grammar.source)
             hint = "see https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md for what it may hold"
+        elif grammar.kind == "tool_calls":
+            source = LLMatcher.grammar_from_lark(tool_grammar(json.loads(grammar.source), self._form))
         else:
             source = LLMatcher.grammar_from_json_schema(prepared(json.loads(grammar.source)))
-            hint = "simplify the schema; values can be checked further after parsing"
         matcher = LLMatcher(self._read(), source, log_level=0)
         matcher.compute_bitmask()  # some grammars without any text are noticed only here
         if matcher.is_error():

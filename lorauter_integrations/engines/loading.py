@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
+from lorauter_integrations.engines.decoding import takes
 from lorauter_integrations.errors import ModelLoadError
 from lorauter_integrations.extras import needs_extra
 from lorauter_integrations.mixing import base_shapes
@@ -168,4 +169,22 @@ def _load_error(name: str, error: Exception) -> ModelLoadError:
     return ModelLoadError(
         f"the base model {name!r} cannot be loaded: {first}",
         hint="give a hub name such as HuggingFaceTB/SmolLM2-135M-Instruct, a folder, or a .gguf file",
+    )
+
+
+def require_causal(model: Any) -> None:
+    """Refuse models whose answers the engine would write wrongly, before it writes any.
+
+    Raises:
+        ModelLoadError: it is an encoder-decoder, or takes no cache.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        reason = "it is an encoder-decoder"
+    elif not (takes(model, "cache") or takes(model, "past_key_values")):
+        reason = "its forward takes neither cache nor past_key_values"
+    else:
+        return
+    raise ModelLoadError(
+        f"the model {type(model).__name__} cannot be served: {reason}",
+        hint="use a causal language model of transformers, such as Llama, Qwen, Mistral or Gemma",
     )

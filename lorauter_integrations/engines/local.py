@@ -10,24 +10,25 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from lorauter_integrations.engines.base import Engine, Limits
-from lorauter_integrations.engines.decoding import Row, can_be_padded, takes
+from lorauter_integrations.engines.decoding import Row, can_be_padded
 from lorauter_integrations.engines.grammar import GrammarCompiler
 from lorauter_integrations.engines.kv_cache import RowCache
 from lorauter_integrations.engines.likelihood import descent, mean_logprobs
-from lorauter_integrations.engines.loading import load_model
+from lorauter_integrations.engines.loading import load_model, require_causal
 from lorauter_integrations.engines.prefixes import PrefixCache, PrefixStats
 from lorauter_integrations.engines.prompts import PromptRenderer
 from lorauter_integrations.engines.sampling import Sampler
 from lorauter_integrations.engines.scheduler import Scheduler
 from lorauter_integrations.engines.text_stream import TextStream
 from lorauter_integrations.engines.writing import Writing
-from lorauter_integrations.errors import ContextLengthError, EngineError, ModelLoadError
+from lorauter_integrations.errors import ContextLengthError, EngineError
 from lorauter_integrations.generation import Completion, Delta, GenerationRequest
 from lorauter_integrations.mixing import MixtureModel, base_shapes, fingerprint
 from lorauter_integrations.mixing.first_order import Descent, likeness, slopes
 from lorauter_integrations.mixing.weights import CacheStats
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.pool import Adapter, AdapterPool, BaseShapes
+from lorauter_integrations.tool_calls import CallForm
 
 PoolOf: TypeAlias = Callable[[BaseShapes], AdapterPool]
 
@@ -56,14 +57,15 @@ class LocalEngine(Engine):
     ) -> None:
         # A pool names what it knows when it is asked for what it does not; a plain dictionary would not.
         pool = adapters if isinstance(adapters, AdapterPool) else AdapterPool(adapters or {})
-        _require_causal(model)
+        require_causal(model)
         self._limits = limits or Limits()
         self._mixtures = MixtureModel(model, pool, budget=self._limits.adapter_bytes)
         self._tokenizer = tokenizer
         self._prompts = PromptRenderer(tokenizer)
         self._name = name or str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
         ends = _end_tokens(model, tokenizer)
-        self._grammars = GrammarCompiler(tokenizer, int(model.config.get_text_config().vocab_size), ends)
+        vocabulary = int(model.config.get_text_config().vocab_size)
+        self._grammars = GrammarCompiler(tokenizer, vocabulary, ends, self._prompts.call_form)
         self._prefixes = PrefixCache(self._limits.prefix_bytes)
         self._padding = can_be_padded(model)
         self._scheduler = Scheduler(
@@ -129,6 +131,11 @@ class LocalEngine(Engine):
     def adapters(self) -> Mapping[str, Adapter]:
         """The pool."""
         return self._mixtures.adapters
+
+    @property
+    def call_form(self) -> CallForm:
+        """The chat template's own way to write tool calls, or Hermes'."""
+        return self._prompts.call_form
 
     @property
     def mixtures(self) -> MixtureModel:
@@ -227,7 +234,8 @@ class LocalEngine(Engine):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of prompts and answers that fit the context together."""
         prompts = [self._prompt(request) for request in requests]
-        end = self.token_ids(self._prompts.end_of_turn) or self._end_of_turn()
+        ends = (token for token in (self._tokenizer.eos_token_id,) if token is not None)
+        end = self.token_ids(self._prompts.end_of_turn) or [*ends]
         answers = [self.token_ids(target) + end for target in targets]
         for prompt, answer in zip(prompts, answers, strict=True):
             self._room(len(prompt), at_least=len(answer))
@@ -245,12 +253,17 @@ class LocalEngine(Engine):
             prompt,
             request.mixture,
             min(options.max_tokens, self._room(len(prompt))),
-            TextStream(self._tokenizer, () if constraint else (*options.stop, *self._prompts.stop)),
+            TextStream(self._tokenizer, self._stop(request)),
             Sampler(options, prompt, constraint),
             request.keep_on,
             options.logprobs,
             options.timeout,
         )
+
+    def _stop(self, request: GenerationRequest) -> tuple[str, ...]:
+        """What ends the answer; a grammar ends by itself, unless it allows text."""
+        bound = request.grammar is not None and not request.grammar.allows_text
+        return () if bound else (*request.options.stop, *self._prompts.stop)
 
     def _content(self, mixture: Mixture) -> tuple[tuple[str, float], ...]:
         """What decides a token's states beside the base model: the adapters' contents and their weights."""
@@ -266,10 +279,6 @@ class LocalEngine(Engine):
                 hint="shorten the conversation or the documents put into it",
             )
         return room
-
-    def _end_of_turn(self) -> list[int]:
-        end = self._tokenizer.eos_token_id
-        return [] if end is None else [int(end)]
 
 
 class Deltas(Iterator[Delta], AsyncIterator[Delta]):
@@ -319,20 +328,6 @@ class EngineStats:
     prefixes: PrefixStats
 
 
-def _require_causal(model: Any) -> None:
-    """Refuse models whose answers the engine would write wrongly, before it writes any."""
-    if getattr(model.config, "is_encoder_decoder", False):
-        reason = "it is an encoder-decoder"
-    elif not (takes(model, "cache") or takes(model, "past_key_values")):
-        reason = "its forward takes neither cache nor past_key_values"
-    else:
-        return
-    raise ModelLoadError(
-        f"the model {type(model).__name__} cannot be served: {reason}",
-        hint="use a causal language model of transformers, such as Llama, Qwen, Mistral or Gemma",
-    )
-
-
 def display_name(location: str) -> str:
     """What people call a model: the hub name, or a folder's or file's last part."""
     path = Path(location)
@@ -341,7 +336,6 @@ def display_name(location: str) -> str:
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     """Every id that ends an answer, by the model's generation settings and by its tokenizer."""
-    settings = getattr(model, "generation_config", None)
-    stated = getattr(settings, "eos_token_id", None)
+    stated = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = stated if isinstance(stated, list) else [stated]
     return frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)

@@ -189,7 +189,7 @@ class Scheduler:
 
     def _lead_a_step(self, turn: Turn) -> None:
         try:
-            if not self._step():
+            if not self._step() and not turn.has_news():  # the news may be that its adapter cannot be read
                 raise EngineError("the engine was interrupted and lost this request", hint="send it again")
         finally:
             self._turns.end(turn)

@@ -29,6 +29,7 @@ from lorauter_integrations.llama_index.messages import (
     raw,
 )
 from lorauter_integrations.lorauter import CHOICE_NAMES, OPTION_NAMES, Choice, LoRAuter, refuse_unknown
+from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE
 
@@ -60,6 +61,8 @@ class LoRAuterLLM(LLM):
     timeout: float | None = Field(default=None, description="seconds to the end of an answer")
     adapters: dict[str, float] | None = Field(default=None, description="for every call, instead of routing")
     task: str | None = Field(default=None, description="of every call, instead of routing")
+    route_on: RouteOn | None = Field(default=None, description="what of a conversation is routed on")
+    sticky: bool | None = Field(default=None, description="whether a follow-up stays on its conversation's task")
     _lorauter: LoRAuter = PrivateAttr()
 
     def __init__(self, lorauter: LoRAuter, **fields: Any) -> None:

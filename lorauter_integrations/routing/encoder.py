@@ -105,8 +105,18 @@ class CallableEncoder:
         return np.asarray(vectors / lengths, dtype=np.float32)
 
 
+def mean_vector(vectors: Vectors) -> Vectors:
+    """The mean of unit vectors, made unit length. *Shape:* ``(n, dimension)`` to ``(dimension,)``."""
+    mean = vectors.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return np.asarray(mean / length if length else vectors[0], dtype=np.float32)
+
+
 def as_encoder(thing: Any) -> Encoder:
     """An `Encoder` from a model name, an `Encoder`, a LangChain `Embeddings` or a LlamaIndex embedding.
+
+    Of a framework's embedding the method for documents is used for all texts, also where it has another for queries:
+    tasks' examples and routing texts are texts of one kind, and must meet in one space.
 
     Raises:
         ConfigError: none of these.

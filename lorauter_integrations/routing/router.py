@@ -48,6 +48,11 @@ class TaskRouter:
         self._k = k
         self._temperature = temperature
 
+    @property
+    def identity(self) -> str:
+        """Changes with what it makes of the same tasks."""
+        return f"task router, k={self._k}, temperature={self._temperature}"
+
     def route(self, text: str) -> Route:
         """The route of one text.
 

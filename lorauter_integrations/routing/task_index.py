@@ -6,6 +6,7 @@ the metadata, so that every replica that reads the collection agrees.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,29 +14,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-
-import numpy as np
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.errors import (
-    ConfigError,
-    EncoderMismatchError,
-    MappingError,
-    TaskError,
-    TaskIndexError,
-    UnknownTaskError,
-    listing,
-)
-from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder
+from lorauter_integrations.errors import MappingError, TaskError, TaskIndexError, UnknownTaskError, listing
+from lorauter_integrations.routing.address import parse_address
+from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder, mean_vector
+from lorauter_integrations.routing.probe import probe, require_same
 from lorauter_integrations.routing.process_lock import ProcessLock
+from lorauter_integrations.routing.remembered import Remembered
 from lorauter_integrations.task import Task
 
 SCHEMA = 1
-PROBE = "The quick brown fox asks how many parcels were sent to Oslo on Friday."
-SAME_ENCODER = 0.999  # cosine of the probe's vectors; other hardware or precision stays well above
 KEPT = 20  # of a ranking; every query reads its matches' rankings, and a pool may have thousands
 SEARCH_EFFORT = 500  # Chroma's default of 100 finds half of the true neighbours among 10,000 vectors
+NOTICED = 5.0  # seconds after which `identity` has noticed what another process wrote
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +56,7 @@ class TaskIndex:
     def __init__(self, client: Any, encoder: Any, *, collection: str = "lorauter") -> None:
         self._encoder = as_encoder(encoder)
         self._closing = ExitStack()
+        self._contents = Remembered(self._read_identity, NOTICED)
         with _chroma_errors("open the collection"):
             self._opened = client.get_or_create_collection(
                 collection,
@@ -103,7 +96,7 @@ class TaskIndex:
         """
         import chromadb
 
-        host, port, secure = _parse(url)
+        host, port, secure = parse_address(url)
         with _chroma_errors(f"reach the Chroma server {url}"):
             client: Any = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
         return cls(client, encoder, collection=collection)
@@ -167,7 +160,7 @@ class TaskIndex:
             keep = old is not None and old.task_hash == task.content_hash
             metadatas.append({**facts, "mapped": keep, "ranking": old.to_json() if keep and old else ""})
         vectors = [mean_vector(self._encoder.encode([example.text for example in task.examples])) for task in tasks]
-        with _chroma_errors("store tasks"):
+        with self._writing("store tasks"):
             self._collection.upsert(
                 ids=[task.name for task in tasks],
                 embeddings=[vector.tolist() for vector in vectors],
@@ -182,7 +175,7 @@ class TaskIndex:
             UnknownTaskError: no such task.
         """
         self._one(name, "metadatas")
-        with _chroma_errors("remove a task"):
+        with self._writing("remove a task"):
             self._collection.delete(ids=[name])
 
     def set_ranking(self, ranking: Ranking) -> None:
@@ -198,19 +191,45 @@ class TaskIndex:
                 f"task {ranking.task!r} was changed while it was mapped; its new examples have no ranking",
                 hint="run `lorauter map` again; the ledger answers what was asked before",
             )
-        with _chroma_errors("store a ranking"):
+        with self._writing("store a ranking"):
             self._collection.update(
                 ids=[ranking.task], metadatas=[{"mapped": True, "ranking": ranking.top(KEPT).to_json()}]
             )
 
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        try:
+            with _chroma_errors(doing):
+                yield
+        finally:  # also of a write that failed half-way
+            self._contents.forget()
+
     # ------------------------------------------------------------------ reading
 
-    def nearest(self, text: str, k: int) -> list[Neighbour]:
-        """The k mapped tasks nearest to a text, nearest first; ties by name."""
-        vector = self._encoder.encode([text])[0].tolist()
+    @property
+    def identity(self) -> str:
+        """A hash that changes with the tasks, their rankings and the encoder.
+
+        It is cheap: the index is read after this object's own changes, else every 5 seconds at most. So what
+        another process or another object wrote is noticed within 5 seconds.
+        """
+        return self._contents()
+
+    def _read_identity(self) -> str:
+        found = self._read(include=["metadatas"])
+        facts = sorted(
+            (name, stored["hash"], stored["mapped"], stored["ranking"])
+            for name, stored in zip(found["ids"], found["metadatas"], strict=True)
+        )
+        encoder = [self._encoder.name, self._collection.metadata["lorauter_probe"]]
+        return hashlib.sha256(json.dumps([encoder, facts]).encode()).hexdigest()[:16]
+
+    def nearest(self, text: str | Vectors, k: int) -> list[Neighbour]:
+        """The k mapped tasks nearest to a text, or to its vector, nearest first; ties by name."""
+        vector = self._encoder.encode([text])[0] if isinstance(text, str) else text
         with _chroma_errors("search"):
             found = self._collection.query(
-                query_embeddings=[vector],
+                query_embeddings=[vector.tolist()],
                 n_results=k,
                 where={"mapped": True},
                 include=["metadatas", "distances"],
@@ -267,7 +286,6 @@ class TaskIndex:
 
         The encoder is compared by what it does, not by its name: the vector of a fixed text is stored.
         """
-        probe = self._encoder.encode([PROBE])[0]
         stored = self._collection.metadata or {}
         if "lorauter_probe" not in stored:
             if self._collection.count():
@@ -276,25 +294,17 @@ class TaskIndex:
                     hint="give the index a collection of its own",
                 )
             _check_space(self._collection)
-            facts = {"lorauter_schema": SCHEMA, "lorauter_encoder": self._encoder.name}
+            place = probe(self._encoder)
+            facts = {"lorauter_schema": SCHEMA, "lorauter_encoder": self._encoder.name, "lorauter_probe": place}
             with _chroma_errors("describe the collection"):
-                self._collection.modify(
-                    metadata={**facts, "lorauter_probe": json.dumps([round(float(x), 6) for x in probe])}
-                )
+                self._collection.modify(metadata=facts)
             return
         if stored.get("lorauter_schema") != SCHEMA:
             raise TaskIndexError(
                 f"the index has layout {stored.get('lorauter_schema')}, this version reads {SCHEMA}",
                 hint="use the version that wrote it, or a new collection",
             )
-        _compare(probe, json.loads(stored["lorauter_probe"]), self._encoder.name, stored["lorauter_encoder"])
-
-
-def mean_vector(vectors: Vectors) -> Vectors:
-    """The mean of unit vectors, made unit length. *Shape:* ``(n, dimension)`` to ``(dimension,)``."""
-    mean = vectors.mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    return np.asarray(mean / length if length else vectors[0], dtype=np.float32)
+        require_same(self._encoder, stored["lorauter_probe"], stored["lorauter_encoder"])
 
 
 def _ranking(facts: Mapping[str, Any]) -> Ranking:
@@ -314,35 +324,6 @@ def _check_space(collection: Any) -> None:
             f"the collection {collection.name!r} compares by {space!r}, not by 'cosine'",
             hint="give the index a collection of its own",
         )
-
-
-def _compare(probe: Vectors, stored: list[float], name: str, stored_name: str) -> None:
-    hint = "use the encoder the index was made with, or a new collection and `lorauter tasks add` again"
-    if len(stored) != len(probe):
-        raise EncoderMismatchError(
-            f"the index was made by encoder {stored_name!r} ({len(stored)} dimensions), "
-            f"this one is {name!r} ({len(probe)} dimensions)",
-            hint=hint,
-        )
-    cosine = float(np.dot(probe, np.asarray(stored)) / np.linalg.norm(stored))
-    if cosine < SAME_ENCODER:
-        raise EncoderMismatchError(
-            f"the index was made by encoder {stored_name!r}; {name!r} places the same text elsewhere "
-            f"(cosine {cosine:.3f}, at least {SAME_ENCODER} expected)",
-            hint=hint,
-        )
-
-
-def _parse(url: str) -> tuple[str, int, bool]:
-    parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.path.strip("/"):
-        raise ConfigError(f"{url!r} is not the address of a Chroma server", hint="write http://HOST:PORT")
-    secure = parts.scheme == "https"
-    return parts.hostname, port or (443 if secure else 8000), secure
 
 
 def _quiet_settings() -> Any:

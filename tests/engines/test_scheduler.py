@@ -556,6 +556,11 @@ def test_an_adapter_that_cannot_be_read_fails_its_own_row_alone(tmp_path, pico_p
         shutil.copytree(pico_pool_folder / name, tmp_path / name)
     engine = small_engine(AdapterPool.from_folder(tmp_path, base_shapes(pico_model())))
     shutil.rmtree(tmp_path / "alphas")
+    lost = GenerationRequest([Message("user", "hi")], Mixture({"alphas": 1.0}), GenerationOptions(max_tokens=5))
+    with pytest.raises(
+        PoolError, match="weights of adapter 'alphas' cannot be read any more"
+    ):  # and nobody beside it
+        completion_of(engine.stream(lost))
     ask = [
         GenerationRequest([Message("user", "hi")], Mixture({name: 1.0}), GenerationOptions(max_tokens=5))
         for name in ("plain", "alphas")

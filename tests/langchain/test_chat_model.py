@@ -5,14 +5,20 @@ import time
 
 import pytest
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 
-from lorauter_integrations import Grammar, Message, Mixture
-from lorauter_integrations.errors import ContentError, OptionError, UnknownAdapterError, UnknownTaskError
+from lorauter_integrations import Grammar, Message
+from lorauter_integrations.errors import (
+    ContentError,
+    OptionError,
+    RoutingError,
+    UnknownAdapterError,
+    UnknownTaskError,
+)
 from lorauter_integrations.langchain import ChatLoRAuter
-from lorauter_integrations.langchain.messages import from_langchain
 
 
 @pytest.fixture
@@ -290,32 +296,24 @@ def test_bound_tools_reach_the_prompt_and_the_routing_text(llm):
     assert tooled.usage_metadata["input_tokens"] > plain.usage_metadata["input_tokens"] + 300
     routed = llm.lorauter.route([Message("user", "name a colour")], bound.kwargs["tools"])
     assert routed.matches[0].similarity < llm.lorauter.route("name a colour").matches[0].similarity
-    assert llm.bind_tools([add], tool_choice="none").invoke("name a colour").usage_metadata == plain.usage_metadata
+    # They stay in sight when they must not be called, so a step without calls is routed as the one before.
+    silent = llm.bind_tools([add], tool_choice="none").invoke("name a colour")
+    assert silent.usage_metadata["input_tokens"] == tooled.usage_metadata["input_tokens"]
+    assert silent.response_metadata["lorauter"] == tooled.response_metadata["lorauter"]
+    assert silent.tool_calls == []
 
 
-def test_a_forced_call_is_refused_by_name(llm):
-    with pytest.raises(OptionError, match="tool_choice='any'"):
-        llm.bind_tools([add], tool_choice="any")
-
-
-def test_messages_of_every_role_are_understood():
-    call = {"name": "add", "args": {"a": 1}, "id": "c1", "type": "tool_call"}
-    ours = from_langchain(
-        [
-            SystemMessage("s"),
-            HumanMessage([{"type": "text", "text": "a"}, "b"]),
-            AIMessage([{"type": "tool_use", "id": "c1", "name": "add", "input": {}}], tool_calls=[call]),
-            ToolMessage("2", tool_call_id="c1", name="add"),
-        ]
-    )
-    assert [m.role for m in ours] == ["system", "user", "assistant", "tool"]
-    assert ours[1].content == "a\nb"
-    assert (ours[2].content, ours[2].tool_calls[0].arguments) == ("", {"a": 1})
-    assert (ours[3].tool_call_id, ours[3].name) == ("c1", "add")
+def test_stop_strings_end_text_beside_tools(llm):
+    bound = llm.bind_tools([add])
+    whole = bound.invoke("name a colour", max_tokens=30).content
+    assert len(whole) > 8
+    assert bound.invoke("name a colour", max_tokens=30, stop=[whole[4:7]]).content == whole[: whole.index(whole[4:7])]
+    with pytest.raises(OptionError, match="a grammar and the stop strings"):
+        llm.bind_tools([add], tool_choice="any").invoke("name a colour", stop=["x"])
 
 
 def test_an_image_is_refused_by_its_block_type(llm):
-    with pytest.raises(ContentError, match="content block of type 'image_url'"):
+    with pytest.raises(ContentError, match=r"message 1 \(user\) has a content block of type 'image_url'"):
         llm.invoke([HumanMessage([{"type": "image_url", "image_url": {"url": "x"}}])])
 
 
@@ -324,55 +322,44 @@ def test_an_unknown_field_is_refused():
         ChatLoRAuter.from_config("nowhere.toml", temprature=1)
 
 
-def test_calls_are_parsed_and_hidden_from_the_text(llm):
-    writer_text = 'Sure. <tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call>'
-    message = sum_chunks(written_by(writer_text))
-    assert message.content.strip() == "Sure."
-    [call] = message.tool_calls
-    assert (call["name"], call["args"]) == ("add", {"a": 3, "b": 4})
-    assert call["id"].startswith("call_")
-
-
-def test_a_broken_call_is_kept_as_invalid(llm):
-    message = sum_chunks(written_by('<tool_call>\n{"name": "add", "arguments": {"a": 3'))
-    assert message.tool_calls == []
-    [broken] = message.invalid_tool_calls
-    assert "add" in broken["args"]
-
-
-def test_an_answer_that_is_one_json_call_is_a_call(llm):
-    message = sum_chunks(written_by('{"name": "add", "arguments": {"a": 3, "b": 4}}'))
-    assert message.content == ""
-    assert message.tool_calls[0]["args"] == {"a": 3, "b": 4}
-
-
-def written_by(text):
-    """The chunks of an answer, character by character, through the writer that all answers go through."""
-    from lorauter_integrations.generation import Completion, Delta, Usage
-    from lorauter_integrations.langchain.chat_model import _ChunkWriter
-    from lorauter_integrations.routing import Route
-
-    writer = _ChunkWriter(Route(Mixture()), "pico", has_tools=True)
-    done = Completion(text, "stop", Usage(1, 1))
-    deltas = [*(Delta(c) for c in text), Delta("", done)]
-    return (chunk.message for delta in deltas for chunk in writer.chunks(delta))
+def counted(llm):
+    """A list that grows by one with each forward pass."""
+    steps = []
+    llm.lorauter.engine.mixtures.model.register_forward_hook(lambda *_: steps.append(1))
+    return steps
 
 
 def test_batch_and_gather_share_their_forward_passes(llm):
-    steps = []
-    hook = llm.lorauter.engine.mixtures.model.register_forward_hook(lambda *_: steps.append(1))
+    steps = slowed(llm, 0.01)  # a pico model would be done with one prompt before the next is routed
     prompts = [f"name a colour {n}" if n % 2 else f"add the numbers {n}" for n in range(8)]
-    alone = [llm.invoke(prompt, max_tokens=25).content for prompt in prompts]
+    alone = [llm.invoke(prompt, max_tokens=50).content for prompt in prompts]
     serial, steps[:] = len(steps), []
-    assert [m.content for m in llm.batch(prompts, max_tokens=25)] == alone
+    assert [m.content for m in llm.batch(prompts, max_tokens=50)] == alone
     batched, steps[:] = len(steps), []
+    chain = RunnableLambda(lambda prompt: prompt) | llm.bind(max_tokens=50)
+    assert [m.content for m in chain.batch(prompts)] == alone
+    chained, steps[:] = len(steps), []
 
     async def gather():
-        return await asyncio.gather(*(llm.ainvoke(prompt, max_tokens=25) for prompt in prompts))
+        return await asyncio.gather(*(llm.ainvoke(prompt, max_tokens=50) for prompt in prompts))
 
     assert [m.content for m in asyncio.run(gather())] == alone
-    gathered = len(steps)
-    hook.remove()
-    assert serial == 8 * 25
-    assert batched < 0.75 * serial
-    assert gathered < 0.75 * serial
+    gathered, steps[:] = len(steps), []
+    assert dict(llm.batch_as_completed(prompts, max_tokens=50)).keys() == set(range(8))
+    completed = len(steps)
+    assert serial == 8 * 50
+    # The longest answer, and as many more as passed until the last prompt had its place.
+    assert max(batched, chained, gathered, completed) < 2 * 50
+
+
+def test_a_batch_is_as_wide_as_the_caller_allows(llm):
+    steps = counted(llm)
+    llm.batch(["name a colour"] * 4, {"max_concurrency": 1}, max_tokens=20)
+    assert len(steps) == 4 * 20
+    assert llm.batch([]) == []
+
+
+def test_a_batch_may_return_exceptions_in_their_place(llm):
+    found = llm.batch(["name a colour", ""], return_exceptions=True)
+    assert found[0].content
+    assert isinstance(found[1], RoutingError)

@@ -168,3 +168,9 @@ def test_nothing_to_route_to_is_said(route_in, unmapped, message):
 def test_k_and_temperature_must_make_sense(index, k, temperature):
     with pytest.raises(ConfigError, match=f"k must be at least 1 .*, not k={k}, temperature={temperature}"):
         TaskRouter(index, k=k, temperature=temperature)
+
+
+def test_identity_of_a_router_tells_its_parameters(index):
+    routers = [TaskRouter(index), TaskRouter(index, k=2), TaskRouter(index, temperature=0.1)]
+    assert len({router.identity for router in routers}) == 3
+    assert TaskRouter(index, k=2).identity == routers[1].identity

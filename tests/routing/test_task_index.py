@@ -18,7 +18,9 @@ from lorauter_integrations.errors import (
     TaskIndexError,
     UnknownTaskError,
 )
-from lorauter_integrations.routing.task_index import mean_vector
+from lorauter_integrations.routing import remembered
+from lorauter_integrations.routing.encoder import mean_vector
+from lorauter_integrations.routing.task_index import NOTICED
 
 
 def task(name, *inputs, **changes):
@@ -376,3 +378,42 @@ def test_a_langchain_embedding_is_an_encoder(tmp_path):
     index.close()
     assert client.heartbeat()  # a caller's client stays open
     client.close()
+
+
+# ------------------------------------------------------------------ identity
+
+
+def test_identity_changes_with_each_change_and_is_that_of_the_contents(index, tmp_path, encoder):
+    seen = [index.identity]
+    index.add([task("a", "one"), task("b", "two")])
+    seen.append(index.identity)
+    set_winner(index, "a", "sql", "h")
+    seen.append(index.identity)
+    index.remove("b")
+    seen.append(index.identity)
+    assert len(set(seen)) == 4
+    index.add([task("b", "two")])
+    assert index.identity == seen[2]
+    with TaskIndex.embedded(tmp_path / "other", WordEncoder()) as other:
+        assert other.identity == seen[0]
+    with TaskIndex.embedded(tmp_path / "third", WordEncoder("other words")) as other:
+        assert other.identity != seen[0]
+
+
+def test_what_another_object_wrote_is_noticed_after_some_seconds(server, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(remembered.time, "monotonic", lambda: now[0])
+    one, other = (TaskIndex.server(server, WordEncoder(), collection="noticed") for _ in range(2))
+    before = one.identity
+    other.add([task("a", "one")])
+    assert other.identity != before
+    assert one.identity == before
+    now[0] += NOTICED
+    assert one.identity == other.identity
+
+
+def test_a_vector_is_searched_as_its_text(index, encoder):
+    index.add([task("a", "red"), task("b", "blue")])
+    for name in "ab":
+        set_winner(index, name, "sql", "h")
+    assert index.nearest(encoder.encode(["blue"])[0], 2) == index.nearest("blue", 2)

@@ -1,0 +1,116 @@
+"""Calls of tools as a grammar in llguidance's dialect of Lark. Knows how a model writes calls, and no tokens.
+
+Text and calls are told apart by the mark before a call, which text never holds. Where a form has no mark, or JSON
+may be the answer, text does not begin with a brace.
+"""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lorauter_integrations.engines.json_schema import prepared
+from lorauter_integrations.engines.schema_parts import Schema, relevant
+from lorauter_integrations.errors import OptionError
+from lorauter_integrations.generation import ToolSchema
+from lorauter_integrations.tool_calls import CallForm
+
+MOST_CALLS = 8  # of one answer; a small model may never stop calling
+
+
+def tool_grammar(parts: Mapping[str, Any], form: CallForm) -> str:
+    """The answers that a `Grammar.tool_calls` allows.
+
+    A call has a tool's name, and arguments that are valid for this tool. Text is more than white space, unless a
+    call follows it; where the form has no mark, none does.
+
+    Args:
+        parts: the source of the grammar, read from its JSON.
+        form: how the model writes calls.
+
+    Raises:
+        OptionError: two tools of one name, a tool that is not in OpenAI's form, parameters that are no object, or a
+            schema that cannot be kept.
+    """
+    tools, text, answer = parts["tools"], parts["text"], parts["answer"]
+    mark = form.begin.strip()
+    rules: dict[str, str] = {}
+    if tools:
+        begin = f"opening {_quoted(form.begin.partition(mark)[2])}" if text and mark else _quoted(form.begin)
+        rules["calls"] = f"{begin} call {_quoted(form.end)} {_further(form) if parts['parallel'] else ''}"
+        rules |= _call_rules(tools, form)
+    if answer is not None:
+        rules["answer"] = _json(prepared(answer))
+    if text:
+        rules |= _text_rules(mark, brace_first=bool(mark) and answer is None)
+    start = " | ".join(way for way in ("calls", "answer", "TEXT") if way in rules)
+    return "\n".join(f"{name}: {body}" for name, body in {"start": start, **rules}.items())
+
+
+def _text_rules(mark: str, *, brace_first: bool) -> dict[str, str]:
+    """Text, and text with the mark at its end."""
+    any_text = r"/(?s:.*)/"
+    rules = {"FREE": any_text if brace_first else r"/(?s:\s*([^\s{].*)?)/", "SOME": r"/(?s:.*\S.*)/"}
+    if not mark:
+        return {"TEXT": "FREE & SOME", **rules}
+    rules |= {"ANY": any_text, "MARK": _quoted(mark), "TEXT": "FREE & SOME & ~(ANY MARK ANY)"}
+    return {"opening[lazy]": "FREE MARK", **rules}  # lazy: the first mark ends the text
+
+
+def _call_rules(tools: Sequence[ToolSchema], form: CallForm) -> dict[str, str]:
+    """One call without its marks: a rule for each tool, each with definitions of its own."""
+    schemas: dict[str, Schema] = {}
+    for tool in tools:
+        name, parameters = _read(tool)
+        if name in schemas:
+            raise OptionError(f"two tools have the name {name!r}", hint="a call could not say which of them it means")
+        schemas[name] = _call_schema(name, parameters, form.arguments)
+    rules = {f"call_{number}": _json(schema) for number, schema in enumerate(schemas.values())}
+    return {"call": " | ".join(rules), **rules}
+
+
+def _read(tool: ToolSchema) -> tuple[str, Mapping[str, Any]]:
+    """A tool's name and the schema of its arguments; one that takes none may leave the schema out."""
+    try:
+        function = tool["function"]
+        name, parameters = function["name"], function.get("parameters") or {}
+        kind = parameters.get("type", "object")
+    except (KeyError, TypeError, AttributeError):
+        hint = 'write {"type": "function", "function": {"name": ..., "parameters": {"type": "object", ...}}}'
+        raise OptionError(f"a tool is not in OpenAI's form: {reprlib.repr(tool)}", hint=hint) from None
+    if kind != "object":
+        raise OptionError(f"tool {name!r}: its arguments are of type {kind!r}", hint="put them into an object")
+    return name, parameters if relevant(parameters) else {"type": "object"}
+
+
+def _call_schema(name: str, parameters: Mapping[str, Any], key: str) -> Schema:
+    try:
+        arguments = prepared(parameters)
+    except OptionError as error:
+        raise OptionError(f"tool {name!r}: {error.message}", hint=error.hint) from error
+    return {
+        "x-guidance": arguments.pop("x-guidance"),
+        "$defs": arguments.pop("$defs"),
+        "type": "object",
+        "properties": {"name": {"const": name}, key: arguments},
+        "required": ["name", key],
+        "additionalProperties": False,
+    }
+
+
+def _further(form: CallForm) -> str:
+    """The calls after the first one."""
+    if form.between is None:
+        return ""
+    return f"({_quoted(form.between + form.begin)} call {_quoted(form.end)}){{0,{MOST_CALLS - 1}}}"
+
+
+def _json(schema: Schema) -> str:
+    return f"%json {json.dumps(schema)}"
+
+
+def _quoted(text: str) -> str:
+    """A text as Lark writes it; the grammar's strings are JSON's."""
+    return json.dumps(text)
