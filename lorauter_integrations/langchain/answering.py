@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -11,6 +12,7 @@ from langchain_core.language_models.llms import create_base_retry_decorator
 from lorauter_integrations.errors import QueueFullError
 from lorauter_integrations.generation import Delta
 from lorauter_integrations.langchain.asking import Call
+from lorauter_integrations.langchain.routes import noted
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.routing import Route
 
@@ -36,7 +38,7 @@ def begun(
         route, deltas = lorauter.stream(
             call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
         )
-        return route, _joined(next(deltas), deltas)
+        return route, noted(_joined(next(deltas), deltas))
 
     return _patient(begin, retries, run)()
 
@@ -50,7 +52,7 @@ async def abegun(
         route, deltas = await lorauter.astream(
             call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
         )
-        return route, _ajoined(await anext(deltas), deltas)
+        return route, noted(_ajoined(await anext(deltas), deltas))
 
     return await _patient(begin, retries, run)()
 
@@ -65,7 +67,8 @@ def _joined(first: Delta, rest: Iterator[Delta]) -> Iterator[Delta]:
     yield from rest  # closes it too, when the caller leaves
 
 
-async def _ajoined(first: Delta, rest: AsyncIterator[Delta]) -> AsyncIterator[Delta]:
-    yield first
-    async for delta in rest:
-        yield delta
+async def _ajoined(first: Delta, rest: Any) -> AsyncIterator[Delta]:
+    async with aclosing(rest):
+        yield first
+        async for delta in rest:
+            yield delta

@@ -60,10 +60,15 @@ class Entrances(BaseChatModel, ABC):
         """One answer in pieces; closing the iterator stops the model within a step."""
         config = ensure_config(config)
         with closing(super().stream(input, config, stop=stop, **_with_choice(config, kwargs))) as chunks:  # type: ignore[type-var]
-            with called_with(config):  # not when the caller has the turn: a generator shares its context
-                first = next(chunks)
-            yield first
-            yield from chunks
+            answers: list[Any] = []
+            try:
+                with called_with(config) as answers:  # not when the caller has the turn: they share a context
+                    first = next(chunks)
+                yield first
+                yield from chunks
+            finally:
+                for answer in answers:
+                    answer.close()
 
     async def astream(
         self,
@@ -76,11 +81,16 @@ class Entrances(BaseChatModel, ABC):
         """As `stream`, for event loops."""
         config = ensure_config(config)
         async with aclosing(super().astream(input, config, stop=stop, **_with_choice(config, kwargs))) as chunks:  # type: ignore[type-var]
-            with called_with(config):
-                first = await anext(chunks)
-            yield first
-            async for chunk in chunks:
-                yield chunk
+            answers: list[Any] = []
+            try:
+                with called_with(config) as answers:
+                    first = await anext(chunks)
+                yield first
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                for answer in answers:
+                    await answer.aclose()
 
     def stream_events(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """As LangChain's; other versions than "v3" come back to `stream`."""

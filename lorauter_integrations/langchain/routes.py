@@ -28,18 +28,33 @@ from lorauter_integrations.routing import Route
 EVENT = "lorauter_route"
 """Name of the custom event that tells a call's route, as `Route.as_dict` writes it, before its first token."""
 
-# LangChain does not hand the callbacks of a call to `_stream`.
+# LangChain does not hand the callbacks of a call to `_stream`, nor close what `_stream` gave it.
 _config: ContextVar[RunnableConfig | None] = ContextVar("lorauter_config", default=None)
+_answers: ContextVar[list[Any] | None] = ContextVar("lorauter_answers", default=None)
 
 
 @contextmanager
-def called_with(config: RunnableConfig) -> Iterator[None]:
-    """Calls begun in here announce their routes to the callbacks of this config."""
-    token = _config.set(config)
+def called_with(config: RunnableConfig) -> Iterator[list[Any]]:
+    """Calls begun in here announce their routes to the callbacks of this config.
+
+    Yields:
+        The answers that were begun in here, for whoever must close them.
+    """
+    answers: list[Any] = []
+    tokens = _config.set(config), _answers.set(answers)
     try:
-        yield
+        yield answers
     finally:
-        _config.reset(token)
+        _config.reset(tokens[0])
+        _answers.reset(tokens[1])
+
+
+def noted(answer: Any) -> Any:
+    """The same; whoever called will close it."""
+    answers = _answers.get()
+    if answers is not None:
+        answers.append(answer)
+    return answer
 
 
 def announce(route: Route, run: CallbackManagerForLLMRun | None, own: Any) -> None:
