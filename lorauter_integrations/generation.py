@@ -66,6 +66,15 @@ class Grammar:
         """Whether it is `tool_calls` and the answer may be text."""
         return self.kind == "tool_calls" and bool(json.loads(self.source)["text"])
 
+    @property
+    def otherwise(self) -> Grammar | None:
+        """What binds an answer that the model, were it free, would begin as it may not; None if the same does.
+
+        Where there are calls or an `answer` and no text, a model that would write text means to answer.
+        """
+        parts = json.loads(self.source) if self.kind == "tool_calls" and not self.allows_text else {}
+        return Grammar.json_schema(parts["answer"]) if parts.get("tools") and parts["answer"] is not None else None
+
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
         """JSON that is valid for a schema.
@@ -93,7 +102,8 @@ class Grammar:
             tools: the callable ones; none with `text` is an answer without calls.
             text: whether the answer may be text instead, or text before its calls.
             parallel: whether it may hold more than one call.
-            answer: a JSON schema; the answer may be JSON that is valid for it, instead of calls.
+            answer: a JSON schema; the answer may be JSON that is valid for it, instead of calls. Without `text`, the
+                model's first choice decides: to begin a call, or else this.
 
         Raises:
             OptionError: nothing is allowed, or a schema is not JSON.

@@ -50,7 +50,9 @@ class GrammarCompiler:
             OptionError: the schema or grammar cannot be compiled.
             EngineError: the model's tokenizer cannot be used with grammars.
         """
-        return TokenMatcher(self._compiled(grammar).deep_copy(), self._vocabulary)
+        other = grammar.otherwise
+        otherwise = self.matcher(other).allowed() if other else None
+        return TokenMatcher(self._compiled(grammar).deep_copy(), self._vocabulary, otherwise)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher
@@ -97,14 +99,20 @@ class TokenMatcher:
     Args:
         matcher: llguidance's own, for this row alone.
         vocabulary: width of the model's logits.
+        otherwise: which tokens the text may begin with where the model would begin it otherwise than it may; all
+            when None.
     """
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int) -> None:
+    def __init__(self, matcher: LLMatcher, vocabulary: int, otherwise: Tensor | None = None) -> None:
         self._matcher = matcher
         self._vocabulary = vocabulary
+        self._otherwise = otherwise
 
-    def allowed(self) -> Tensor:
+    def allowed(self, likeliest: int | None = None) -> Tensor:
         """Which tokens may come next; end tokens where the text may end. *Shape:* ``(vocabulary,)``, bool, CPU.
+
+        Args:
+            likeliest: the token that the model would choose if it were free.
 
         Raises:
             EngineError: the grammar is too complex at this place, or a token before did not fit.
@@ -115,7 +123,11 @@ class TokenMatcher:
                 f"the grammar cannot be followed: {_message(self._matcher)}", hint="use a simpler grammar"
             )
         bits = np.unpackbits(mask, count=self._vocabulary, bitorder="little")
-        return torch.from_numpy(bits).view(torch.bool)
+        tokens = torch.from_numpy(bits).view(torch.bool)
+        otherwise, self._otherwise = self._otherwise, None
+        if otherwise is None or likeliest is None or tokens[likeliest]:
+            return tokens
+        return tokens & otherwise
 
     def take(self, token: int) -> None:
         """Go on by one token, an end token included.

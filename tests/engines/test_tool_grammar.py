@@ -4,11 +4,13 @@ import json
 import random
 
 import pytest
+import torch
 from conftest import pico_tokenizer
 from jsonschema import Draft202012Validator
 
 from lorauter_integrations import GenerationOptions, GenerationRequest, Message
 from lorauter_integrations.engines.grammar import GrammarCompiler
+from lorauter_integrations.engines.sampling import Sampler
 from lorauter_integrations.engines.tool_grammar import MOST_CALLS
 from lorauter_integrations.errors import EngineError, OptionError
 from lorauter_integrations.generation import Grammar
@@ -344,3 +346,34 @@ def test_the_real_model_calls_tools_and_writes_text_and_json(real_lorauter):
         check(read(free.text[free.text.index("<tool_call>") :], HERMES), [ADD, ADDRESS], HERMES)
     assert without.text.strip()
     assert "<tool_call>" not in without.text
+
+
+def first(walk, likeliest):
+    """What the first token may be, as text, when the model likes another best."""
+    return {TOKENIZER.decode([token]) for token in walk.allowed(token_ids(likeliest)[0]).nonzero()[:, 0].tolist()}
+
+
+def test_a_model_that_would_write_text_gives_the_answer_where_only_calls_and_the_answer_are_allowed():
+    def begin(likeliest, **options):
+        return first(matcher(HERMES, ADD, **options), likeliest)
+
+    assert begin("<", answer=PERSON) == begin("{", answer=PERSON) == {"<", "{"}
+    assert begin("T", answer=PERSON) == {"{"}
+    assert begin("T") == {"<"}  # a forced call
+    assert "T" in begin("T", text=True, answer=PERSON)
+
+
+def test_only_the_first_token_is_judged_so():
+    walk = matcher(HERMES, ADD, answer=PERSON)
+    walk.allowed(token_ids("<")[0])
+    walk.take(token_ids("<")[0])
+    assert first(walk, "x") == {"t"}  # of <tool_call>
+
+
+def test_it_holds_for_every_way_of_choosing_a_token():
+    scores = torch.zeros(258)
+    scores[token_ids("T")[0]] = 2.0
+    scores[token_ids("<")[0]] = 1.0
+    for options in (GenerationOptions(), GenerationOptions(temperature=1.0, seed=3)):
+        sampler = Sampler(options, (), matcher(HERMES, ADD, answer=PERSON))
+        assert sampler.choose(scores) == token_ids("{")[0]
