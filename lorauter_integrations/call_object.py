@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections.abc import Collection
 
 from lorauter_integrations.generation import ToolCall
 
@@ -18,18 +19,23 @@ _CLOSER = {"{": "}", "[": "]"}
 class CallObject:
     """Reads a call's object character by character, until it is complete or cannot be JSON any more.
 
+    Args:
+        names: the names that a call may have; None for any.
+
     Attributes:
         name: the tool's name; "" as long as it is not known.
         is_invalid: what came is not JSON.
         is_complete: the last brace is closed.
-        may_be_call: name and arguments came, or nothing came yet that a call does not have before them.
+        may_be_call: name and arguments came, or nothing came yet that a call does not have before them; the
+            name, if it came, is one of `names`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, names: Collection[str] | None = None) -> None:
+        self._names = names
         self.name = ""
         self.is_invalid = False
         self.is_complete = False
-        self.may_be_call = True
+        self.may_be_call = names is None or bool(names)
         self._read: list[str] = []
         self._allowed = "{"  # which characters may come next, outside of strings
         self._closers: list[str] = []
@@ -166,6 +172,7 @@ class CallObject:
                 self._doubt()
         elif self._key == "name" and not self.name:
             self.name = text
+            self.may_be_call = self.may_be_call and (self._names is None or text in self._names)
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from lorauter_integrations.call_object import CallObject, fault
@@ -26,11 +26,13 @@ class CallPiece:
     arguments: str
 
 
-def parse_tool_calls(text: str, form: CallForm = HERMES) -> ParsedAnswer:
+def parse_tool_calls(
+    text: str, form: CallForm = HERMES, names: Collection[str] | None = None, cut: bool = False
+) -> ParsedAnswer:
     """Take the calls out of a whole answer, as `CallStream` does."""
-    stream = CallStream(form)
+    stream = CallStream(form, names)
     stream.push(text)
-    return stream.finish()[1]
+    return stream.finish(cut)[1]
 
 
 class CallStream:
@@ -38,17 +40,23 @@ class CallStream:
 
     A call is a JSON object between the form's two marks; the end mark may be missing. At the beginning of an
     answer it may stand without marks: in a form without a begin mark more may follow, in any other it is a
-    call only if it is the whole answer. All else is text, except whitespace before the first call, and
-    whitespace or one separator behind any. A call that cannot be read comes back as a `BrokenCall`.
+    call only if it is the whole answer. A call that cannot be read comes back as a `BrokenCall`.
+
+    All else is text: to the letter in an answer without calls, else without whitespace at its end, at its
+    beginning behind a call, and without whitespace or one separator alone behind a call. What may have to go
+    waits for more text, so the pieces of text together are exactly the parsed answer's text.
 
     A call's arguments are sent as they are written, as soon as its name is known and they are an object. So
     pieces of a call that turns out to be broken may have been sent.
 
     Args:
         form: how the model writes its calls; whitespace around the marks does not matter.
+        names: an object without a begin mark is a call only if its name is one of these; None for any name.
+            A call between marks may have any name.
     """
 
-    def __init__(self, form: CallForm = HERMES) -> None:
+    def __init__(self, form: CallForm = HERMES, names: Collection[str] | None = None) -> None:
+        self._names = names
         self._begin, self._end = form.begin.strip(), form.end.strip()
         self._between = form.between or ""
         self._mode: Callable[[str], str] = self._at_start
@@ -57,6 +65,7 @@ class CallStream:
         self._gap = ""  # whitespace and separators where no text stands yet: text only if text follows
         self._in_gap = True
         self._gap_characters = string.whitespace
+        self._blank = ""  # whitespace at the end of the text so far: text only if more follows
         self._end_is_due = False
         self._object = CallObject()
         self._is_bare = False
@@ -74,18 +83,21 @@ class CallStream:
         items, self._items = self._items, []
         return items
 
-    def finish(self) -> tuple[list[str | CallPiece], ParsedAnswer]:
-        """The answer is over; returns what was held back, and the whole answer taken apart."""
+    def finish(self, cut: bool = False) -> tuple[list[str | CallPiece], ParsedAnswer]:
+        """The answer is over; returns what was held back, and the whole answer taken apart.
+
+        Args:
+            cut: the answer was cut at `max_tokens`: the beginning of a begin mark at its very end is then a
+                broken call, and not text.
+        """
         items: list[str | CallPiece] = []
-        while rest := self._settle():
+        while rest := self._settle(cut=cut):
             items += self.push(rest)
         if self._index:
             self._end_gap()
         else:
-            self._say(self._gap)
-        text = "".join(self._text)
-        parsed = ParsedAnswer(text.strip() if self._index else text, tuple(self._calls), tuple(self._broken))
-        return items + self._items, parsed
+            self._emit(self._blank + self._gap)
+        return items + self._items, ParsedAnswer("".join(self._text), tuple(self._calls), tuple(self._broken))
 
     # Modes: each takes a piece of the answer, and returns what of it the next mode is to take.
 
@@ -166,7 +178,7 @@ class CallStream:
         self._end_is_due = True
         return text
 
-    def _settle(self) -> str:
+    def _settle(self, *, cut: bool) -> str:
         """The answer is over: ends the mode, and returns what is to be read anew."""
         if self._mode == self._in_object and self._is_certain:
             return self._reread(self._in_junk, "")
@@ -178,7 +190,7 @@ class CallStream:
         elif self._mode == self._after_whole_answer:
             self._take(self._object.call())
         elif self._mode == self._in_text:
-            self._show(self._held)
+            self._end_text(begun(self._begin, self._held) if cut else 0)
         return ""
 
     # Steps of the modes.
@@ -192,7 +204,23 @@ class CallStream:
         """Whether the object is a call, if perhaps a broken one."""
         return not self._is_bare or (not self._begin and self._object.is_begun and self._object.may_be_call)
 
+    def _end_text(self, marked: int) -> None:
+        """Text ends the answer; so many characters at its end are half a begin mark."""
+        certain = len(self._held) - marked
+        self._show(self._held[:certain])
+        if marked:
+            self._open(bare=False)
+            self._break(self._held[certain:], "the answer ends within the mark that begins a call")
+
     def _say(self, text: str) -> None:
+        text = self._blank + text
+        if self._index and not self._text:
+            text = text.lstrip()
+        words = text.rstrip()
+        self._blank = text[len(words) :]
+        self._emit(words)
+
+    def _emit(self, text: str) -> None:
         if text:
             self._text.append(text)
             self._items.append(text)
@@ -211,7 +239,7 @@ class CallStream:
         self._gap = ""
 
     def _open(self, *, bare: bool) -> None:
-        self._object, self._is_bare = CallObject(), bare
+        self._object, self._is_bare = CallObject(self._names if bare else None), bare
         self._mode = self._in_object if bare else self._before_object
 
     def _reread(self, mode: Callable[[str], str], rest: str) -> str:

@@ -25,7 +25,7 @@ class Choice:
         sticky: whether a follow-up stays on its conversation's task; the LoRAuter's own when None.
 
     Raises:
-        OptionError: adapters with a task, or a `route_on` or `sticky` that is none.
+        OptionError: adapters with a task, or a value that is none of these.
     """
 
     adapters: Mapping[str, float] | None = None
@@ -37,6 +37,10 @@ class Choice:
     def __post_init__(self) -> None:
         if self.adapters is not None and self.task is not None:
             raise OptionError("adapters and task exclude each other", hint="give one of them, or none to route")
+        if not isinstance(self.task, str | None):
+            raise OptionError(f"task must be a task's name, not {self.task!r}")
+        if not isinstance(self.adapters, Mapping | None):
+            raise OptionError(f"adapters must be names with weights, not {self.adapters!r}", hint='{"sql": 1.0}')
         if self.route_on is not None:
             checked_route_on(self.route_on)
         if not isinstance(self.sticky, bool | None):

@@ -19,7 +19,7 @@ LoRAuterError
     ├── ContentError        a message part the model cannot read (also a ValueError)
     ├── ContextLengthError  prompt and answer do not fit the context window
     ├── QueueFullError      too many requests wait already
-    ├── IncompleteAnswerError an answer that was cut before it was what its schema asks for (also a ValueError)
+    ├── InvalidAnswerError  an answer that is not what its schema asks for (also a ValueError)
     ├── GenerationTimeoutError an answer that was not whole in time (also a TimeoutError)
     └── EngineClosedError   used after it was closed
 """
@@ -125,8 +125,8 @@ class GenerationTimeoutError(EngineError, TimeoutError):
     """An answer was not whole within its time."""
 
 
-class IncompleteAnswerError(EngineError, ValueError):
-    """An answer that a schema or a forced call bound is not whole; it was cut at max_tokens."""
+class InvalidAnswerError(EngineError, ValueError):
+    """An answer is not what its schema asks for: it was cut at max_tokens, or a validator refuses it."""
 
 
 class EngineClosedError(EngineError):

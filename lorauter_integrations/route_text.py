@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import marshal
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias, get_args
+from weakref import WeakKeyDictionary
 
 from lorauter_integrations.errors import OptionError, RoutingError, listing
 from lorauter_integrations.generation import Message, ToolSchema
@@ -66,11 +70,30 @@ def checked_route_on(route_on: RouteOn) -> RouteOn:
 
 
 def route_on_name(route_on: RouteOn) -> str:
-    """The name, or a function's module and qualified name."""
+    """A name for the key of a cache: itself, or of a function its place and a hash of its code.
+
+    What holds values (a closure, defaults, a partial, an object) cannot be told by its code. It gets a name of its
+    own, which no other process gives it.
+    """
     if not callable(route_on):
         return route_on
     kind = route_on if hasattr(route_on, "__qualname__") else type(route_on)
-    return f"{kind.__module__}:{kind.__qualname__}"
+    holds = any(
+        getattr(route_on, name, None) for name in ("__closure__", "__defaults__", "__kwdefaults__", "__self__")
+    )
+    code = None if holds else getattr(route_on, "__code__", None)
+    told = hashlib.sha256(marshal.dumps(code)).hexdigest()[:16] if code else _own_name(route_on)
+    return f"{kind.__module__}:{kind.__qualname__}:{told}"
+
+
+def _own_name(thing: object) -> str:
+    try:
+        return _own_names.setdefault(thing, uuid.uuid4().hex)
+    except TypeError:  # it cannot be a key: a new name each time, so that nothing is found under it
+        return uuid.uuid4().hex
+
+
+_own_names: WeakKeyDictionary[object, str] = WeakKeyDictionary()
 
 
 def _given(route_on: Callable[[Sequence[Message]], str], messages: Sequence[Message]) -> str:

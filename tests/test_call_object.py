@@ -165,3 +165,30 @@ def test_arguments_are_read_as_they_come():
     assert (call.arguments(), call.arguments(3)) == ('{"a": "}', '": "}')
     call.read('"} , "b": {}}')
     assert call.arguments() == '{"a": "}"}'
+
+
+@pytest.mark.parametrize(
+    ("names", "before", "last"),
+    [
+        ((), "", "{"),
+        (["w", "x"], '{"name": "weather', '"'),
+        (["weather"], '{"name": "w', '"'),
+        (["weather"], '{"arguments": {"name": "weather"}, "name": "w', '"'),
+        (["weather"], '{"type": "function", "name": "\\u0077', '"'),
+    ],
+)
+def test_object_with_another_name_may_be_a_call_until_the_name_is_known(names, before, last):
+    call = CallObject(names)
+    call.read(before)
+    assert call.may_be_call == bool(names)
+    call.read(last + ', "parameters": {}}')
+    assert not call.may_be_call
+
+
+@pytest.mark.parametrize(
+    "text", ['{"name": "w\\u0065ather", "arguments": {"name": "x"}}', '{"arguments": {}, "name": "weather"}']
+)
+def test_object_with_one_of_the_names_may_be_a_call(text):
+    call = CallObject({"now", "weather"})
+    assert call.read(text) == ""
+    assert (call.may_be_call, call.name) == (True, "weather")

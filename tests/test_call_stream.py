@@ -4,7 +4,7 @@ import pytest
 
 from lorauter_integrations import ToolCall
 from lorauter_integrations.call_stream import CallPiece, CallStream, parse_tool_calls
-from lorauter_integrations.tool_calls import HERMES, CallForm, call_text
+from lorauter_integrations.tool_calls import HERMES, CallForm, ParsedAnswer, call_text
 
 OSLO = ToolCall("weather", {"city": "Oslo"})
 BARE = '{"name": "weather", "arguments": {"city": "Oslo"}}'
@@ -16,12 +16,12 @@ FORMS = [HERMES, LLAMA, LIST, OPEN]
 SHUT = "the answer ends before the call does"
 
 
-def streamed(text, form=HERMES, cuts=()):
-    """Items of the stream when the answer is cut at some places, and the parsed answer."""
-    stream = CallStream(form)
+def streamed(text, form=HERMES, cuts=(), names=None, cut=False):
+    """Items of the stream when the answer comes in pieces that begin at some places, and the parsed answer."""
+    stream = CallStream(form, names)
     places = [0, *sorted(cuts), len(text)]
     items = [item for a, b in pairwise(places) for item in stream.push(text[a:b])]
-    rest, parsed = stream.finish()
+    rest, parsed = stream.finish(cut)
     return items + rest, parsed
 
 
@@ -58,6 +58,7 @@ def every(text):
         (CALL, "", (OSLO,)),
         (f"Let me see.\n{CALL}\n{CALL}\n", "Let me see.", (OSLO, OSLO)),
         (f"Before {CALL} after", "Before  after", (OSLO,)),
+        (f"  Before\n{CALL}after \n{CALL}", "  Before\nafter", (OSLO, OSLO)),
         (f"<tool_call> \n {BARE}\n\n</tool_call>", "", (OSLO,)),
         (f"<tool_call>{BARE}", "", (OSLO,)),
         (f"<tool_call>{BARE}\n</tool", "", (OSLO,)),
@@ -76,6 +77,7 @@ def every(text):
         "one",
         "two",
         "words around",
+        "words between",
         "whitespace in marks",
         "no end mark",
         "half an end mark",
@@ -251,7 +253,7 @@ def test_call_without_a_begin_mark_may_follow_a_broken_one():
 def test_one_separator_behind_a_call_is_no_text(answer, form, text, calls):
     items, parsed = streamed(answer, form, every(answer))
     assert (parsed.text, parsed.calls, parsed.broken) == (text, (OSLO,) * calls, ())
-    assert text_of(items).strip() == text
+    assert text_of(items) == text
 
 
 # ------------------------------------------------------------------ streams
@@ -259,20 +261,35 @@ def test_one_separator_behind_a_call_is_no_text(answer, form, text, calls):
 
 def test_words_come_at_once_but_for_what_may_be_a_mark():
     stream = CallStream()
-    assert stream.push("Hello <to") == ["Hello "]
-    assert stream.push("ol>") == ["<tool>"]
-    assert stream.push(" <tool_call") == [" "]
-    assert stream.finish()[0] == ["<tool_call"]
+    assert stream.push("Hello <to") == ["Hello"]
+    assert stream.push("ol>") == [" <tool>"]
+    assert stream.push(" <tool_call") == []
+    assert stream.finish()[0] == [" <tool_call"]
+
+
+def test_whitespace_waits_for_the_next_word():
+    stream = CallStream()
+    assert stream.push("\n So: ") == ["\n So:"]
+    assert stream.push("\n") == []
+    assert stream.push("\tyes\n") == [" \n\tyes"]
+    assert stream.push(" ") == []
+    assert stream.finish() == (["\n "], ParsedAnswer("\n So: \n\tyes\n "))
+
+
+def test_whitespace_before_a_call_waits_for_words_behind_it():
+    stream = CallStream()
+    assert text_of(stream.push(f"Hm.\n{CALL}\n")) == "Hm."
+    assert stream.push("So") == ["\n\nSo"]
 
 
 def test_arguments_come_as_they_are_written():
     stream = CallStream()
-    assert stream.push('Hm. <tool_call>\n{"name": "weather", "arguments": ') == ["Hm. "]
+    assert stream.push('Hm. <tool_call>\n{"name": "weather", "arguments": ') == ["Hm."]
     assert stream.push('{"ci') == [CallPiece(0, "weather", ""), CallPiece(0, "", '{"ci')]
     assert stream.push('ty": "O}') == [CallPiece(0, "", 'ty": "O}')]
     assert stream.push('"}') == [CallPiece(0, "", '"}')]
     assert stream.push("}\n</tool_call>\n") == []
-    assert stream.push(" and") == ["\n and"]
+    assert stream.push(" and") == [" \n and"]
     assert stream.finish() == (
         [],
         parse_tool_calls('Hm. <tool_call>{"name": "weather", "arguments": {"city": "O}"}}</tool_call>\n and'),

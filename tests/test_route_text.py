@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import pytest
@@ -89,18 +90,38 @@ def test_unknown_name_is_refused_with_the_known_ones():
         checked_route_on("all")
 
 
-def test_name_of_a_function_is_its_module_and_qualified_name():
-    class Chosen:
-        def __call__(self, messages):
-            return "text"
+def chosen_last(messages):
+    return messages[-1].content
 
-        def method(self, messages):
-            return "text"
 
-    here = __name__
+class Caller:
+    def __call__(self, messages):
+        return "text"
+
+    def method(self, messages):
+        return "text"
+
+
+def test_a_function_is_named_by_its_place_and_its_code():
+    name = route_on_name(chosen_last)
+    assert re.fullmatch(rf"{__name__}:chosen_last:[0-9a-f]{{16}}", name)
+    assert route_on_name(chosen_last) == name
+    made = [eval(f"lambda messages: messages[{n}].content") for n in (0, 0, 1)]
+    assert route_on_name(made[0]) == route_on_name(made[1]) != route_on_name(made[2])
     assert route_on_name("last_user") == "last_user"
-    assert route_on_name(chosen) == f"{here}:chosen"
-    inner = f"{here}:test_name_of_a_function_is_its_module_and_qualified_name.<locals>.Chosen"
-    assert route_on_name(Chosen()) == inner
-    assert route_on_name(Chosen().method) == f"{inner}.method"
-    assert route_on_name(partial(chosen, text="x")) == "functools:partial"
+
+
+def test_what_holds_values_is_named_by_itself():
+    def inner(text):
+        return lambda messages: text
+
+    pairs = [
+        (inner("x"), inner("y")),
+        (partial(chosen, text="x"), partial(chosen, text="y")),
+        (lambda messages, text="x": text, lambda messages, text="y": text),
+        (Caller(), Caller()),
+    ]
+    for one, other in pairs:
+        assert route_on_name(one) == route_on_name(one) != route_on_name(other)
+    assert len({route_on_name(Caller().method) for _ in range(3)}) == 3  # a method is made anew each time
+    assert route_on_name(partial(chosen, text="x")).startswith("functools:partial:")

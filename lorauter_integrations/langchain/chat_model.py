@@ -21,7 +21,7 @@ from lorauter_integrations.engines.base import acompletion_of, completion_of
 from lorauter_integrations.generation import GenerationRequest
 from lorauter_integrations.langchain.answering import abegun, begun
 from lorauter_integrations.langchain.answers import PROVIDER, AnswerWriter
-from lorauter_integrations.langchain.asking import CALL_NAMES, OWN_NAMES, Call, understand
+from lorauter_integrations.langchain.asking import CALL_NAMES, OWN_NAMES, Call, named, understand
 from lorauter_integrations.langchain.conversation import from_langchain
 from lorauter_integrations.langchain.entrances import Entrances
 from lorauter_integrations.langchain.errors import langchain_errors
@@ -29,7 +29,7 @@ from lorauter_integrations.langchain.routes import aannounce, announce
 from lorauter_integrations.langchain.structured import Method, structured
 from lorauter_integrations.langchain.tools import chosen, tool_schemas
 from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
-from lorauter_integrations.route_text import RouteOn, route_on_name
+from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE
 
@@ -104,6 +104,11 @@ class ChatLoRAuter(Entrances):
         self._add_version(PROVIDER, __version__)
         return self
 
+    @model_validator(mode="after")
+    def _check_lorauter_fields(self) -> Self:
+        self.lorauter.asked(self._own(), {})
+        return self
+
     # ------------------------------------------------------------------ what LangChain asks about the model
 
     @property
@@ -118,10 +123,14 @@ class ChatLoRAuter(Entrances):
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """All that decides an answer beside the call itself: LangChain's caches know two models apart by it."""
-        own = {name: value for name, value in self._own().items() if value is not None}
-        if "route_on" in own:
-            own["route_on"] = route_on_name(own["route_on"])
+        own = {name: value for name, value in named(self._own()).items() if value is not None}
         return {"model": self.model_name, "lorauter": self.lorauter.identity, **own}
+
+    def _get_invocation_params(self, stop: list[str] | None = None, **kwargs: Any) -> dict[str, Any]:
+        return super()._get_invocation_params(stop, **named(kwargs))
+
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        return super()._get_llm_string(stop, **named(kwargs))
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         options = self.lorauter.options
@@ -165,10 +174,10 @@ class ChatLoRAuter(Entrances):
         Raises:
             ContentError: a message holds what the model cannot read.
         """
-        if not messages:
-            return 0
         with langchain_errors():
             request = GenerationRequest(from_langchain(messages), tools=tool_schemas(tools or ()))
+            if all(message.role == "system" and not message.content for message in request.messages):
+                return 0  # the template would refuse it
             return self.lorauter.engine.count_tokens(request)
 
     # ------------------------------------------------------------------ tools and schemas
@@ -249,7 +258,7 @@ class ChatLoRAuter(Entrances):
         with langchain_errors():
             call = self._understood(messages, stop, kwargs)
             route, deltas = begun(self.lorauter, call, self.max_retries, run_manager)
-            announce(route, run_manager, self.callbacks)
+            announce(route, run_manager, self)
             return _result(self._writer(call, route).message(completion_of(deltas)))
 
     async def _agenerate(
@@ -262,7 +271,7 @@ class ChatLoRAuter(Entrances):
         with langchain_errors():
             call = self._understood(messages, stop, kwargs)
             route, deltas = await abegun(self.lorauter, call, self.max_retries, run_manager)
-            await aannounce(route, run_manager, self.callbacks)
+            await aannounce(route, run_manager, self)
             return _result(self._writer(call, route).message(await acompletion_of(deltas)))
 
     def _stream(
@@ -275,7 +284,7 @@ class ChatLoRAuter(Entrances):
         with langchain_errors():
             call = self._understood(messages, stop, kwargs)
             route, deltas = begun(self.lorauter, call, self.max_retries, run_manager)
-            announce(route, run_manager, self.callbacks)
+            announce(route, run_manager, self)
             writer = self._writer(call, route)
             for delta in deltas:
                 for message in writer.chunks(delta):
@@ -294,7 +303,7 @@ class ChatLoRAuter(Entrances):
         with langchain_errors():
             call = self._understood(messages, stop, kwargs)
             route, deltas = await abegun(self.lorauter, call, self.max_retries, run_manager)
-            await aannounce(route, run_manager, self.callbacks)
+            await aannounce(route, run_manager, self)
             writer = self._writer(call, route)
             async for delta in deltas:
                 for message in writer.chunks(delta):

@@ -18,7 +18,7 @@ from lorauter_integrations.errors import (
     ContentError,
     ContextLengthError,
     GenerationTimeoutError,
-    IncompleteAnswerError,
+    InvalidAnswerError,
     LoRAuterError,
     OptionError,
     QueueFullError,
@@ -50,8 +50,8 @@ class NoSuchModelError(UnknownAdapterError, ModelNotFoundError):
     """An adapter, or a model by its name, that the pool does not hold."""
 
 
-class UnparsedAnswerError(IncompleteAnswerError, OutputParserException):
-    """An answer that is not what its schema asks for: it was cut, or holds no call."""
+class UnparsedAnswerError(InvalidAnswerError, OutputParserException):
+    """An answer that is not what its schema asks for: it was cut, or a validator refuses it."""
 
 
 _TWINS: dict[type[LoRAuterError], type[LoRAuterError]] = {
@@ -61,7 +61,7 @@ _TWINS: dict[type[LoRAuterError], type[LoRAuterError]] = {
     OptionError: InvalidOptionError,
     ContentError: UnreadableContentError,
     UnknownAdapterError: NoSuchModelError,
-    IncompleteAnswerError: UnparsedAnswerError,
+    InvalidAnswerError: UnparsedAnswerError,
 }
 
 

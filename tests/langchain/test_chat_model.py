@@ -257,25 +257,77 @@ def test_options_of_other_libraries_are_refused_by_name(llm, option):
         llm.invoke("name a colour", **{option: 2})
 
 
-def test_a_cancelled_task_stops_the_model_within_a_step(llm):
-    steps = 0
+def is_idle(llm, steps):
+    """Whether the model has nothing to write any more, but for a step that was begun."""
+    taken = len(steps)
+    time.sleep(0.1)
+    return len(steps) <= taken + 1 and not llm.lorauter.engine._scheduler._seats
 
-    def count(*_):
-        nonlocal steps
-        steps += 1
 
-    llm.lorauter.engine.mixtures.model.register_forward_hook(count)
+async def written(llm, way):
+    """The answer, by one of the ways of an event loop."""
+    ask = {"max_tokens": 900}
+    if way == "ainvoke":
+        await llm.ainvoke("name a colour", **ask)
+    elif way == "astream":
+        _ = [chunk async for chunk in llm.astream("name a colour", **ask)]
+    elif way == "events":
+        _ = [event async for event in llm.astream_events("name a colour", version="v2", **ask)]
+    elif way == "abatch":
+        await llm.abatch(["name a colour"] * 3, **ask)
+    else:
+        _ = [answer async for answer in llm.abatch_as_completed(["name a colour"] * 3, **ask)]
+
+
+@pytest.mark.parametrize("way", ["ainvoke", "astream", "events", "abatch", "abatch_as_completed"])
+def test_a_cancelled_task_stops_the_model_within_a_step(llm, way):
+    steps = slowed(llm, 0.005)
 
     async def run():
-        stream = llm.astream("name a colour", max_tokens=400)
-        await anext(stream)
-        await stream.aclose()
-        taken = steps
-        await asyncio.sleep(0.05)
-        return taken
+        task = asyncio.ensure_future(written(llm, way))
+        while len(steps) < 5:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return is_idle(llm, steps)
 
-    taken = asyncio.run(run())
-    assert steps <= taken + 1
+    assert asyncio.run(run())
+    assert len(steps) < 100
+
+
+@pytest.mark.parametrize("way", ["astream", "abatch_as_completed"])
+def test_a_loops_answer_that_is_left_stops_the_model(llm, way):
+    steps = slowed(llm, 0.005)
+
+    async def run():
+        if way == "astream":
+            answers = llm.astream("name a colour", max_tokens=900)
+        else:  # the second prompt leaves little room for an answer
+            answers = llm.abatch_as_completed(["name a colour", "name a colour " * 70], max_tokens=900)
+        await anext(answers)
+        await answers.aclose()
+        await asyncio.sleep(0.05)
+        return is_idle(llm, steps)
+
+    assert asyncio.run(run())
+    assert len(steps) < 100
+
+
+async def test_a_large_batch_of_a_loop_does_not_overrun_the_queue(llm):
+    answers = await llm.abatch(["name a colour"] * 320, max_tokens=1)
+    assert len({answer.content for answer in answers}) == 1
+    numbers = [number async for number, _ in llm.abatch_as_completed(["name a colour"] * 320, max_tokens=1)]
+    assert sorted(numbers) == list(range(320))
+    assert [item async for item in llm.abatch_as_completed([])] == []
+
+
+async def test_a_batch_of_a_loop_may_return_exceptions_in_their_place(llm):
+    found = dict([item async for item in llm.abatch_as_completed(["name a colour", ""], return_exceptions=True)])
+    assert found[0].content
+    assert isinstance(found[1], RoutingError)
+    with pytest.raises(RoutingError, match="no system or user text"):
+        _ = [item async for item in llm.abatch_as_completed(["name a colour", ""])]
 
 
 def test_copies_share_the_engine(llm):

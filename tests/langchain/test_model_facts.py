@@ -1,8 +1,10 @@
 """What LangChain asks about the model: names, profile, counts, identity, errors; and how often it asks again."""
 
 import copy
+import json
 import pickle
 import threading
+from functools import partial
 
 import pytest
 from conftest import set_winner
@@ -19,7 +21,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.tools import tool
 
-from lorauter_integrations import GenerationOptions
+from lorauter_integrations import GenerationOptions, Grammar
 from lorauter_integrations.engines.base import Limits
 from lorauter_integrations.errors import (
     ContextLengthError,
@@ -87,6 +89,35 @@ def test_a_model_that_is_neither_base_nor_adapter_is_refused(llm):
         llm.invoke("name a colour", model="mlp", task="sums")
 
 
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"temperature": -1}, "temperature must be a number from 0"),
+        ({"adapters": {"plain": 1.0}, "task": "sums"}, "adapters and task exclude each other"),
+        ({"route_on": "first_user"}, "first_user"),
+    ],
+    ids=["temperature", "both", "route_on"],
+)
+def test_a_wrong_field_is_refused_at_once(pico_lorauter, fields, match):
+    with pytest.raises(ValueError, match=match):
+        ChatLoRAuter(lorauter=pico_lorauter, **fields)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "match"),
+    [
+        ({"grammar": "x"}, r"grammar='x' is none\nHint: make one by Grammar"),
+        ({"task": 3}, "task must be a task's name, not 3"),
+        ({"adapters": ["plain"]}, r"adapters must be names with weights, not \['plain'\]"),
+        ({"sticky": "yes"}, "sticky must be true or false"),
+    ],
+    ids=["grammar", "task", "adapters", "sticky"],
+)
+def test_a_keyword_of_the_wrong_kind_is_refused(llm, keywords, match):
+    with pytest.raises(OptionError, match=match):
+        llm.invoke("name a colour", **keywords)
+
+
 def test_streaming_makes_invoke_tell_each_token(pico_lorauter):
     class Tokens(BaseCallbackHandler):
         def __init__(self):
@@ -131,6 +162,13 @@ def test_trimming_keeps_what_fits(llm):
     assert trim_messages(turns, max_tokens=most - 1, token_counter=llm, strategy="last") == []
     whole = llm.get_num_tokens_from_messages(turns)
     assert trim_messages(turns, max_tokens=whole, token_counter=llm, strategy="last") == turns
+
+
+def test_a_conversation_without_text_has_no_tokens(llm):
+    assert llm.get_num_tokens_from_messages([SystemMessage("")]) == 0
+    turns = [SystemMessage(""), HumanMessage("name a colour"), AIMessage("red"), HumanMessage("another")]
+    kept = trim_messages(turns, max_tokens=60, token_counter=llm, strategy="last", include_system=True)
+    assert kept[0] == turns[0]
 
 
 def test_a_tail_that_begins_with_a_tools_result_can_be_counted(llm):
@@ -233,6 +271,29 @@ def test_what_decides_an_answer_identifies_the_model(pico_lorauter):
     assert len({identity(**fields) for fields in different}) == len(different)
     assert identity(route_on=by_text) == identity(route_on=by_text)
     assert "0x" not in identity(route_on=by_text)
+
+
+def test_functions_that_route_otherwise_share_no_cache(pico_lorauter):
+    llm = ChatLoRAuter(lorauter=pico_lorauter, cache=InMemoryCache())
+    texts = ["name a colour", "add the numbers"]
+
+    def nearest(answer):
+        return answer.response_metadata["lorauter"]["tasks"][0]["task"]
+
+    fields = [llm.model_copy(update={"route_on": lambda _, text=text: text}) for text in texts]
+    assert [nearest(one.invoke("hello")) for one in fields] == ["colours", "sums"]
+    closures = [partial(lambda text, _: text, text) for text in texts]
+    found = [nearest(llm.invoke("hello", route_on=function)) for _ in range(3) for function in closures]
+    assert found == ["colours", "sums"] * 3
+    made = [nearest(llm.invoke("hello", route_on=lambda _, text=text: text)) for _ in range(3) for text in texts]
+    assert made == ["colours", "sums"] * 3
+
+
+def test_what_is_traced_is_json(llm):
+    grammar = Grammar.json_schema({"type": "boolean"})
+    params = llm._get_invocation_params(route_on=lambda messages: "x", grammar=grammar, tools=[])
+    assert json.loads(json.dumps(params))["grammar"]["kind"] == "json_schema"
+    assert "<function" not in json.dumps(params)
 
 
 def test_a_rate_limiter_is_asked_once_a_call(pico_lorauter):

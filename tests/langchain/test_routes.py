@@ -6,7 +6,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
 from lorauter_integrations import Route
-from lorauter_integrations.errors import RoutingError, UnknownTaskError
+from lorauter_integrations.errors import ContentError, OptionError, RoutingError, UnknownTaskError
 from lorauter_integrations.langchain import ChatLoRAuter, RouteRunnable
 
 
@@ -23,8 +23,12 @@ class Events(BaseCallbackHandler):
     def __init__(self):
         self.events = []
 
-    def on_custom_event(self, name, data, *, run_id, **_):
+    def on_custom_event(self, name, data, *, run_id, tags, metadata, **_):
         self.events.append((name, data))
+        self.about = (run_id, tags, metadata.get("who"))
+
+    def on_chat_model_start(self, *_, run_id, **__):
+        self.run_id = run_id
 
     def on_llm_new_token(self, *_, **__):
         self.events.append("token")
@@ -50,6 +54,37 @@ def test_each_call_tells_its_route_once_before_its_first_token(llm):
         heard = Events()
         call("name a colour", {"callbacks": [heard]})
         assert is_told(heard.events)
+
+
+def test_the_event_is_of_the_calls_own_run_with_its_tags_and_metadata(llm):
+    own = llm.model_copy(update={"tags": ["model"]})
+    config = {"tags": ["call"], "metadata": {"who": "me"}}
+
+    async def loops(config):
+        await own.ainvoke("name a colour", config)
+        yield
+        _ = [chunk async for chunk in own.astream("name a colour", config)]
+        yield
+
+    def ways(config):
+        own.invoke("name a colour", config)
+        yield
+        list(own.stream("name a colour", config))
+        yield
+        own.model_copy(update={"streaming": True}).invoke("name a colour", config)
+        yield
+
+    def is_own(heard):
+        run_id, tags, who = heard.about
+        return (run_id, sorted(tags), who) == (heard.run_id, ["call", "model"], "me")
+
+    heard = Events()
+    assert [is_own(heard) for _ in ways({**config, "callbacks": [heard]})] == [True] * 3
+
+    async def run():
+        return [is_own(heard) async for _ in loops({**config, "callbacks": [heard]})]
+
+    assert asyncio.run(run()) == [True] * 2
 
 
 def test_calls_of_a_loop_tell_their_routes_too(llm):
@@ -182,3 +217,45 @@ def test_what_routes_can_be_chosen_by_field_and_call(llm):
 
     by_function = llm.invoke(messages, route_on=first_message)
     assert by_function.response_metadata["lorauter"]["tasks"][0]["task"] == "sums"
+
+
+def test_the_runnable_chooses_as_the_model_does(llm):
+    runnable = llm.lorauter.as_runnable()
+    for choose in (
+        lambda one: one.bind(task="sums"),
+        lambda one: one.with_config(configurable={"task": "sums"}),
+        lambda one: one.bind(model="mlp"),
+        lambda one: one.bind(adapters={"mlp": 0.5}),
+    ):
+        route = choose(runnable).invoke("name a colour")
+        assert route.as_dict() == choose(llm).invoke("name a colour").response_metadata["lorauter"]
+    with pytest.raises(OptionError, match="unknown call keyword 'nonsense'"):
+        runnable.invoke("name a colour", nonsense=1)
+
+
+def test_the_runnable_refuses_a_graphs_state_and_says_what_to_give(llm):
+    with pytest.raises(ContentError, match=r'a dict is no text, .*\nHint: of a state, give state\["messages"\]'):
+        llm.lorauter.as_runnable().invoke({"messages": [("user", "name a colour")]})
+
+
+def test_a_function_is_asked_only_when_something_is_routed(llm):
+    def never(_):
+        raise AssertionError("asked")
+
+    assert adapters(llm.invoke("name a colour", route_on=never, task="sums")) == {"wide": 1.0}
+    assert adapters(llm.invoke("name a colour", route_on=never, model="mlp")) == {"mlp": 1.0}
+
+
+def test_a_follow_up_stays_with_a_function_too(llm):
+    seen = []
+
+    def last(messages):
+        seen.append([message.text for message in messages])
+        return messages[-1].text
+
+    talk = [("user", "name a colour like shade 1"), ("ai", "red"), ("user", "make that shorter")]
+    moved = llm.invoke(talk, route_on=last).response_metadata["lorauter"]
+    stayed = llm.invoke(talk, route_on=last, sticky=True).response_metadata["lorauter"]
+    assert stayed["reason"].startswith("a follow-up of the turn before: ")
+    assert seen == [["name a colour like shade 1", "red", "make that shorter"], ["name a colour like shade 1"]]
+    assert moved["tasks"][0]["similarity"] < stayed["tasks"][0]["similarity"]

@@ -3,11 +3,11 @@ from typing import Literal
 import pytest
 from langchain_core.exceptions import OutputParserException
 from langchain_core.tools import tool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_validator
 from pydantic.v1 import BaseModel as BaseModelV1
 from typing_extensions import TypedDict
 
-from lorauter_integrations.errors import IncompleteAnswerError, OptionError
+from lorauter_integrations.errors import InvalidAnswerError, OptionError
 from lorauter_integrations.langchain import ChatLoRAuter
 
 METHODS = ["json_schema", "function_calling", "json_mode"]
@@ -32,6 +32,12 @@ class ColourDict(TypedDict):
 
     name: Literal["red", "blue"]
     bright: bool
+
+
+@tool
+def mix(a: int) -> int:
+    """Mixes."""
+    return a
 
 
 SCHEMA = {**Colour.model_json_schema(), "title": "Colour"}
@@ -92,11 +98,11 @@ def test_an_answer_cut_at_max_tokens_is_an_error_that_says_so(llm, method):
         OutputParserException, match=r"cut at 5 tokens, before it was whole .*\nHint: raise max_tokens"
     ):
         bound.invoke("name a colour")
-    with pytest.raises(IncompleteAnswerError, match="cut at 5 tokens"):
+    with pytest.raises(InvalidAnswerError, match="cut at 5 tokens"):
         list(bound.stream("name a colour"))
     raw = llm.with_structured_output(Colour, method=method, max_tokens=5, include_raw=True).invoke("name a colour")
     assert raw["parsed"] is None
-    assert isinstance(raw["parsing_error"], IncompleteAnswerError)
+    assert isinstance(raw["parsing_error"], InvalidAnswerError)
     assert raw["raw"].usage_metadata["output_tokens"] == 5
 
 
@@ -110,6 +116,53 @@ class Never(BaseModel):
 def test_a_validator_of_the_class_has_the_last_word(llm):
     with pytest.raises(OutputParserException, match="no number is good enough"):
         llm.with_structured_output(Never).invoke("name a colour")
+
+
+class Picky(BaseModel):
+    name: Literal["red", "blue"]
+
+    @field_validator("name")
+    @classmethod
+    def none_will_do(cls, name):
+        raise ValueError("no colour is good enough")
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_refused_answer_is_an_error_in_every_way_of_asking(llm, method):
+    bound = llm.with_structured_output(Picky, method=method)
+    for ask in (bound.invoke, lambda text: list(bound.stream(text))):
+        with pytest.raises(OutputParserException, match=r"(?s)does not pass: .*no colour is good enough") as raised:
+            ask("name a colour")
+        assert isinstance(raised.value, InvalidAnswerError)
+        assert "name" in raised.value.llm_output
+    with pytest.raises(InvalidAnswerError, match="no colour is good enough"):
+        _ = [piece async for piece in bound.astream("name a colour")]
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_refused_answer_is_a_parsing_error_beside_the_raw_message(llm, method):
+    bound = llm.with_structured_output(Picky, method=method, include_raw=True)
+
+    def summed(pieces):
+        whole = pieces[0]
+        for piece in pieces[1:]:
+            whole = whole + piece
+        return whole
+
+    streams = [list(bound.stream("name a colour")), [piece async for piece in bound.astream("name a colour")]]
+    for found in (bound.invoke("name a colour"), await bound.ainvoke("name a colour"), *map(summed, streams)):
+        assert sorted(found) == ["parsed", "parsing_error", "raw"]
+        assert found["parsed"] is None
+        assert "no colour is good enough" in str(found["parsing_error"])
+        assert found["raw"].usage_metadata
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("disabled", [True, "tool_calling"])
+def test_a_model_that_does_not_stream_still_gives_the_object(llm, method, disabled):
+    still = llm.model_copy(update={"disable_streaming": disabled})
+    bound = still.with_structured_output(Colour, method=method)
+    assert list(bound.stream("name a colour"))[-1] == bound.invoke("name a colour")
 
 
 def test_json_mode_without_a_schema_gives_an_object(llm):
@@ -131,17 +184,16 @@ def test_the_schema_is_told_to_tracers(llm):
     assert start.told["schema"]["properties"]["bright"] == {"type": "boolean"}
 
 
-@tool
-def mix(a: int) -> int:
-    """Mixes."""
-    return a
-
-
 def test_tools_may_stand_beside_a_schema(llm):
     found = llm.with_structured_output(Colour, tools=[mix], include_raw=True).invoke("name a colour")
     message = found["raw"]
     assert bool(message.tool_calls) != bool(message.content)  # a call or the answer
-    assert isinstance(found["parsed"], Colour) or found["parsing_error"] is not None
+    assert isinstance(found["parsed"], Colour) == bool(message.content)
+    assert found["parsing_error"] is None
+    called = llm.with_structured_output(Colour, tools=[mix], tool_choice="mix", include_raw=True)
+    found = called.invoke("name a colour")
+    assert found["raw"].tool_calls[0]["name"] == "mix"
+    assert (found["parsed"], found["parsing_error"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +204,10 @@ def test_tools_may_stand_beside_a_schema(llm):
         ({"schema": None, "method": "function_calling"}, "method='function_calling' needs a schema"),
         ({"schema": Colour, "temprature": 0}, "unknown call keyword 'temprature'"),
         ({"schema": 3}, "3 has no JSON schema"),
+        ({"schema": Colour, "method": "function_calling", "tools": [mix]}, "'function_calling' sets 'tools' itself"),
+        ({"schema": Colour, "response_format": {}}, "method='json_schema' sets 'response_format' itself"),
     ],
-    ids=["method", "none", "none-called", "keyword", "number"],
+    ids=["method", "none", "none-called", "keyword", "number", "tools", "format"],
 )
 def test_what_cannot_be_is_one_clear_error_at_once(llm, arguments, match):
     with pytest.raises(OptionError, match=match):
