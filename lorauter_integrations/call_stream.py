@@ -51,8 +51,8 @@ class CallStream:
 
     Args:
         form: how the model writes its calls; whitespace around the marks does not matter.
-        names: an object without a begin mark is a call only if its name is one of these; None for any name.
-            A call between marks may have any name.
+        names: an object without marks is a call only if its name is one of these, and else text as soon as the
+            name is known; None for any name. A call between marks may have any name.
     """
 
     def __init__(self, form: CallForm = HERMES, names: Collection[str] | None = None) -> None:
@@ -239,7 +239,7 @@ class CallStream:
         self._gap = ""
 
     def _open(self, *, bare: bool) -> None:
-        self._object, self._is_bare = CallObject(self._names if bare else None), bare
+        self._object, self._is_bare = CallObject(self._names), bare
         self._mode = self._in_object if bare else self._before_object
 
     def _reread(self, mode: Callable[[str], str], rest: str) -> str:

@@ -68,7 +68,7 @@ def test_call_with_a_mark_may_have_any_name(form, names):
         (f"{BARE}<tool", HERMES, BARE, "<tool", 0),
         (f"call: {BARE}; cal", OPEN, "", "cal", 1),
         (f"call: {BARE};; cal", OPEN, ";;", "cal", 1),
-        (f"<c>{BARE}} <<", CallForm("<c>", "<</c>"), "} <", "<", 1),
+        (f"<c>{BARE}}} <<", CallForm("<c>", "<</c>"), "} <", "<", 1),
     ],
     ids=["alone", "words", "call", "broken call", "no end mark", "json", "separator", "many", "end mark"],
 )

@@ -1,9 +1,7 @@
 """An agent with two tools whose last word is an object of a class.
 
-`create_agent` asks for calls or JSON in each step, since the model's profile says that it can write both. The demo's
-function-calling adapter has learnt to tell a tool's result in plain text; where text is not allowed it calls again,
-and again. So the tools are withdrawn once they have answered. Leave this middleware out for a model that knows when
-to stop.
+`create_agent` asks for calls or JSON in each step, since the model's profile says that it can write both; which of
+them it is, is the model's own choice.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from typing import Any, Literal
 
 from demo_llm import console, demo_llm, nearest_task
 from langchain.agents import create_agent
-from langchain.agents.middleware import wrap_model_call
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -41,13 +38,6 @@ class Reply(BaseModel):
     answer: str
 
 
-@wrap_model_call
-def one_round_of_tools(request: Any, handler: Any) -> Any:
-    """Offer no tools any more once they have answered."""
-    answered = request.messages[-1].type == "tool"
-    return handler(request.override(tools=[]) if answered else request)
-
-
 def run_agent(llm: ChatLoRAuter, request: str) -> dict[str, Any]:
     """Let the agent serve a request; returns its state: `messages` and `structured_response`, a `Reply`."""
     agent = create_agent(
@@ -55,7 +45,6 @@ def run_agent(llm: ChatLoRAuter, request: str) -> dict[str, Any]:
         [get_weather, order_status],
         system_prompt="You are a helpful assistant.",
         response_format=Reply,
-        middleware=[one_round_of_tools],
     )
     return agent.invoke({"messages": [("user", request)]}, {"recursion_limit": 8})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 from uuid import uuid4
 
@@ -28,12 +28,13 @@ class AnswerWriter:
         route: the answer's; goes into its metadata.
         model: its name there.
         form: how the model writes calls; None when the answer holds none.
+        unmarked: the tools whose calls are read without the form's marks too.
     """
 
-    def __init__(self, route: Route, model: str, form: CallForm | None) -> None:
+    def __init__(self, route: Route, model: str, form: CallForm | None, unmarked: Collection[str] = ()) -> None:
         self._route = route
         self._model = model
-        self._stream = CallStream(form) if form else None
+        self._stream = CallStream(form, unmarked) if form else None
         self._arguments: dict[int, str] = {}  # of each call, as far as they are sent
         self._calls_begin = 0  # at this block: LangChain merges blocks of one index, and counts a text before them
 
@@ -70,7 +71,7 @@ class AnswerWriter:
     def _end(self, completion: Completion) -> tuple[list[AIMessageChunk], ParsedAnswer]:
         if self._stream is None:
             return [], ParsedAnswer(completion.text)
-        rest, parsed = self._stream.finish()
+        rest, parsed = self._stream.finish(cut=completion.finish_reason == "length")
         return self._written(rest), parsed
 
     def _written(self, pieces: Sequence[str | CallPiece]) -> list[AIMessageChunk]:

@@ -27,7 +27,7 @@ from lorauter_integrations.langchain.entrances import Entrances
 from lorauter_integrations.langchain.errors import langchain_errors
 from lorauter_integrations.langchain.routes import aannounce, announce
 from lorauter_integrations.langchain.structured import Method, structured
-from lorauter_integrations.langchain.tools import chosen, tool_schemas
+from lorauter_integrations.langchain.tools import chosen, name_of, tool_schemas
 from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
@@ -323,7 +323,12 @@ class ChatLoRAuter(Entrances):
         return understand(self.lorauter, self._own(), messages, {**kwargs, "stop": stop})
 
     def _writer(self, call: Call, route: Route) -> AnswerWriter:
-        return AnswerWriter(route, call.model, self.lorauter.engine.call_form if call.form.has_calls else None)
+        form, grammar = call.form, call.form.grammar
+        if not form.has_calls:
+            return AnswerWriter(route, call.model, None)
+        # JSON without marks may be what is asked for, where a schema says what.
+        unmarked = () if grammar and grammar.otherwise else [name_of(tool) for tool in form.tools]
+        return AnswerWriter(route, call.model, self.lorauter.engine.call_form, unmarked)
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -19,7 +19,7 @@ CALL = '<tool_call>\n{"name": "add", "arguments": {"a": 3, "b": 4}}\n</tool_call
 
 
 def writer():
-    return AnswerWriter(Route(Mixture()), "pico", HERMES)
+    return AnswerWriter(Route(Mixture()), "pico", HERMES, ["add"])
 
 
 def whole(text, reason="stop"):
@@ -44,7 +44,7 @@ BOTH = pytest.mark.parametrize("written", [whole, streamed])
 @BOTH
 def test_calls_are_parsed_and_hidden_from_the_text(written):
     message = written(f"Sure. {CALL}")
-    assert message.text.strip() == "Sure."
+    assert message.text == "Sure."
     [call] = message.tool_calls
     assert (call["name"], call["args"]) == ("add", {"a": 3, "b": 4})
     assert call["id"].startswith("call_")
@@ -63,6 +63,30 @@ def test_parallel_calls_have_ids_of_their_own(written):
 def test_an_answer_that_is_one_json_call_is_a_call(written):
     message = written('{"name": "add", "arguments": {"a": 3, "b": 4}}')
     assert (message.content, message.tool_calls[0]["args"]) == ("", {"a": 3, "b": 4})
+
+
+@BOTH
+@pytest.mark.parametrize("text", ['{"name": "Rome", "arguments": {"a": 3}}', '{"name": "Alice", "age": 3}'])
+def test_json_that_names_no_tool_is_the_answer(written, text):
+    message = written(text)
+    assert (message.content, message.tool_calls, message.invalid_tool_calls) == (text, [], [])
+
+
+def test_an_answer_of_a_schema_is_no_call_however_it_looks(monkeypatch, pico_lorauter):
+    text = '{"name": "paint", "arguments": {"colour": true}}'
+    done = Delta("", Completion(text, "stop", Usage(1, 7)))
+    monkeypatch.setattr(pico_lorauter, "stream", lambda *_, **__: (Route(Mixture()), iter([Delta(text), done])))
+    schema = {"type": "object", "properties": {"name": {"type": "string"}, "arguments": {"type": "object"}}}
+    llm = ChatLoRAuter(lorauter=pico_lorauter)
+    message = llm.bind_tools([paint], response_format=schema).invoke("name a colour")
+    assert (message.content, message.tool_calls) == (text, [])
+    assert llm.bind_tools([paint]).invoke("name a colour").tool_calls[0]["name"] == "paint"
+
+
+@BOTH
+def test_a_call_cut_within_its_first_mark_is_invalid(written):
+    message = written(f"Sure. {CALL}\n<tool_c", "length")
+    assert (message.text, len(message.tool_calls), len(message.invalid_tool_calls)) == ("Sure.", 1, 1)
 
 
 @BOTH
@@ -188,5 +212,5 @@ def test_text_before_a_call_stays_beside_it_in_version_1(monkeypatch, pico_lorau
     for chunk in llm.stream("name a colour"):
         merged = chunk if merged is None else merged + chunk
     assert [block["type"] for block in merged.content] == ["text", "tool_call"]
-    assert merged.content[0]["text"].strip() == "Sure, at once."
+    assert merged.content[0]["text"] == "Sure, at once."
     assert merged.tool_calls[0]["args"] == {"a": 3, "b": 4}
