@@ -1,4 +1,4 @@
-"""Grammars compiled for one tokenizer, and where each row of a batch is in its own. The home of llguidance."""
+"""Grammars compiled for one tokenizer, and where each row of a batch is in its own. Home of llguidance's matchers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A caller's JSON schema made fit for decoding: closed, bounded, and refused where it could not be kept.
 
 A small model left to itself adds keys nobody asked for, and strings, lists and numbers that never end. What may
-be written is therefore narrower than the schema, and always valid for it. Follows references and recursion, and
-knows what llguidance makes of a schema; the standard library only.
+be written is therefore narrower than the schema, and valid for it. Follows references and recursion, and knows what
+llguidance makes of a schema.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from lorauter_integrations.engines.schema_parts import (
     KEYWORDS_OF,
     NEVER,
+    Refuse,
     Schema,
     checked_parts,
     decodable,
@@ -25,6 +26,7 @@ from lorauter_integrations.engines.schema_parts import (
     pointer_path,
     refusal,
     relevant,
+    strictly,
     unlisted,
     with_names,
     written_types,
@@ -61,8 +63,10 @@ ANY_VALUE: Schema = {
 ANY = "#/$any"  # put into every schema, so that it is one definition more that contains itself
 
 
-def prepared(schema: Mapping[str, Any]) -> Schema:
+def prepared(schema: Mapping[str, Any], refuse: Refuse = strictly) -> Schema:
     """The schema as it is decoded; every value that is valid for it is valid for the caller's schema too.
+
+    Two things can make it wider: `uniqueItems` is left out always, and `refuse` may leave out what cannot be kept.
 
     - An object has the properties that it lists and no others. `additionalProperties` with a schema stays; the
       value `true` stays where nothing is listed (a free dictionary). `{"type": "object"}` alone allows only `{}`.
@@ -77,12 +81,15 @@ def prepared(schema: Mapping[str, Any]) -> Schema:
 
     Args:
         schema: not changed.
+        refuse: told the path, reason and hint of a keyword that cannot be kept, of parts that cannot be merged, and
+            of alternatives of `oneOf` that cannot be told apart; raises, or returns where they may be left out. May
+            be told of one more than once.
 
     Raises:
-        OptionError: a keyword that cannot be kept, by its path; a reference to nowhere; parts that cannot be
-            merged; alternatives of `oneOf` that cannot be told apart; a recursion that cannot end in four levels.
+        OptionError: by `strictly`, all of these; and what is no schema, a reference to nowhere, bounds without a
+            number between them, or a recursion that cannot end in four levels.
     """
-    preparation = _Preparation(schema)
+    preparation = _Preparation(schema, refuse)
     whole = preparation.schema(schema, _Place("$", frozenset({"#"}), 0))
     if whole is False:
         hint = "make a recursive part optional, and allow the properties that are required"
@@ -105,8 +112,9 @@ class _Place:
 class _Preparation:
     """One schema being prepared. References stay references, to one definition for each level of recursion."""
 
-    def __init__(self, root: Mapping[str, Any]) -> None:
+    def __init__(self, root: Mapping[str, Any], refuse: Refuse) -> None:
         self._root = {**root, "$any": ANY_VALUE}
+        self._refuse = refuse
         self._links = {ANY: {ANY}}  # from definitions to those that they name
         self._names: dict[tuple[str, int], str] = {}
         self.definitions: dict[str, Schema] = {}
@@ -125,7 +133,7 @@ class _Preparation:
         while pending:
             pointer = pending.pop()
             self._links[pointer] = set()
-            for path, part in checked_parts(self._find(pointer, "$"), pointer_path(pointer)):
+            for path, part in checked_parts(self._find(pointer, "$"), pointer_path(pointer), self._refuse):
                 if "$ref" in part:
                     self._find(part["$ref"], f"{path}.$ref")
                     self._links[pointer].add(part["$ref"])
@@ -190,7 +198,7 @@ class _Preparation:
         flat = relevant(schema)
         if "propertyNames" in flat:
             names, _ = self._inlined(flat.pop("propertyNames"), place.at("propertyNames"))
-            flat = with_names(flat, names, place.path)
+            flat = with_names(flat, names, place.path, self._refuse)
         parts = flat.pop("allOf", [])
         if "$ref" in flat and (parts or len(flat) > 1):
             parts = [{"$ref": flat.pop("$ref")}, *parts]
@@ -198,7 +206,7 @@ class _Preparation:
             return self._flat(parts[0], place)
         for part in parts:
             other, place = self._inlined(part, place)
-            flat = merged(flat, other, place.path)
+            flat = merged(flat, other, place.path, self._refuse)
         return flat, place
 
     def _inlined(self, schema: Any, place: _Place) -> tuple[Schema, _Place]:
@@ -221,7 +229,7 @@ class _Preparation:
             inlined = [self._inlined(option, place)[0] for option in options]
             if not all(excludes(one, other) for one, other in permutations(inlined, 2)):
                 hint = "write anyOf, or give the alternatives a required property with a const each"
-                raise refusal(f"{place.path}.oneOf", "alternatives that may both be valid", hint)
+                self._refuse(f"{place.path}.oneOf", "alternatives that may both be valid", hint)
         made = [self.schema(option, place.at(f"{keyword}[{n}]")) for n, option in enumerate(options)]
         possible = [option for option in made if option is not False]
         if len(possible) == 1:
@@ -252,9 +260,27 @@ class _Preparation:
         others = self.schema(unlisted(flat), place.at("additionalProperties"))
         if not listed and not named and others is not False:
             named, others = {DICTIONARY_KEY: others}, False  # the same, with keys that end
-        counts = _counts(flat, len(listed), len(required), closed=not named and others is False, path=place.path)
+        closed = not named and others is False
+        counts = self._counts(flat, len(listed), len(required), closed=closed, path=place.path)
         shape = {"properties": made, "required": required, "additionalProperties": others}
         return {**shape, **({"patternProperties": named} if named else {}), **counts}
+
+    def _counts(self, flat: Schema, listed: int, required: int, *, closed: bool, path: str) -> Schema:
+        """Bounds of the number of properties, left out where they say nothing: llguidance knows few of them."""
+        least, most = flat.get("minProperties", 0), flat.get("maxProperties")
+        if not closed and least > required + 1:
+            # Free names may repeat in the text, and then count once.
+            self._refuse(f"{path}.minProperties", f"{least} different names", "list the names in properties")
+        least, most = least if least > required else None, None if closed and (most or 0) >= listed else most
+        known = {None, required + 1} if closed else {None}
+        if listed != required and not {least, most} <= known:
+            hint = "list the alternatives with anyOf, or require all properties"
+            self._refuse(path, "a least or greatest number of properties of which not all are required", hint)
+            least = most = None
+        if not closed and most is None and listed == required:
+            most = max(required, least or 0) + MOST_ITEMS
+        counts = {"minProperties": least, "maxProperties": most}
+        return {key: value for key, value in counts.items() if value is not None}
 
     def _array(self, flat: Schema, place: _Place) -> Made:
         least, given = flat.get("minItems", 0), flat.get("prefixItems", [])
@@ -275,20 +301,6 @@ class _Preparation:
             return False
         prefix = {"prefixItems": first} if first else {}
         return {**prefix, "items": rest, "minItems": least, "maxItems": most}
-
-
-def _counts(flat: Schema, listed: int, required: int, *, closed: bool, path: str) -> Schema:
-    """Bounds of the number of properties, left out where they say nothing: llguidance knows few of them."""
-    least, most = flat.get("minProperties", 0), flat.get("maxProperties")
-    if not closed and least > required + 1:
-        # Free names may repeat in the text, and then count once.
-        raise refusal(f"{path}.minProperties", f"{least} different names", "list the names in properties")
-    if closed and most is not None and most >= listed:
-        most = None
-    if not closed and most is None and listed == required:
-        most = required + MOST_ITEMS
-    counts = {"minProperties": least if least > required else None, "maxProperties": most}
-    return {key: value for key, value in counts.items() if value is not None}
 
 
 def _string(flat: Schema, _: _Place) -> Schema:

@@ -1,19 +1,21 @@
 """The parts of a JSON schema: found and checked, read, merged into one, and told apart.
 
 Follows no references and sets no bounds. Knows JSON Schema (draft 2020-12, and the tuples of draft 7) and which of
-its keywords can be kept; the standard library only.
+its keywords can be kept.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any, TypeAlias
 
+from lorauter_integrations.engines.writable import pattern_fault
 from lorauter_integrations.errors import OptionError, listing
 
 Schema: TypeAlias = dict[str, Any]
+Refuse: TypeAlias = Callable[[str, str, str], None]
+"""Told the path, reason and hint of what cannot be kept; where it returns, this is left out."""
 
 PARTS = {"prefixItems", "anyOf", "oneOf", "allOf"}  # lists of schemas
 NAMED_PARTS = {"properties", "patternProperties"}  # schemas by name
@@ -25,10 +27,13 @@ KEYWORDS_OF = {
     "number": {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "multipleOf"},
 }
 KEYWORDS = {"type", "enum", "const", "$ref", *PARTS}.union(*KEYWORDS_OF.values())
-"""Everything else is refused below, or says nothing about which values are valid (titles, defaults, ...)."""
+"""Everything else is refused below, or says nothing about which values are valid (titles, defaults, ...).
+
+But for `uniqueItems`, which no grammar can keep: it is left out, since pydantic, which writes it for a set, takes
+repeated items and drops them.
+"""
 
 REFUSED = {
-    "uniqueItems": "drop repeated items after parsing; in pydantic, write list instead of set",
     "not": "say what is allowed, with enum or anyOf",
     "if": "write anyOf with one alternative for each case",
     "contains": "say with items what each item must be",
@@ -44,6 +49,7 @@ REFUSED = {
 
 FORMATS = {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"}
 FREE_FORMATS = {"path", "file-path", "directory-path", "binary", "password"}  # pydantic's: any text will do
+FREE_FORMATS |= {"int32", "int64", "float", "double"}  # OpenAPI's, of numbers: how a program holds them
 
 NEVER = "$never"  # a keyword of our own: no value is valid
 SIZES = {f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties")}
@@ -56,52 +62,70 @@ KINDS: dict[Any, tuple[str, set[str]]] = {
 }
 """What the value of a keyword must be."""
 
-LOOK_AROUND = re.compile(r"(?<!\\)\(\?<?[=!]")
 
-
-def checked_parts(schema: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """This part and all parts in it, checked, with their paths."""
+def checked_parts(schema: Any, path: str, refuse: Refuse) -> Iterator[tuple[str, Schema]]:
+    """What is kept of this part and of all parts in it, checked, with their paths."""
     if isinstance(schema, bool):
         return
     if not isinstance(schema, Mapping):
         raise refusal(path, f"{schema!r} is not a schema", "a schema is an object, true or false")
-    _check(schema, path)
-    yield path, schema
+    _check(schema, path, refuse)
     kept = relevant(schema)
+    yield path, kept
     for key in ("items", "additionalProperties", "propertyNames"):
-        yield from checked_parts(kept.get(key, True), f"{path}.{key}")
+        yield from checked_parts(kept.get(key, True), f"{path}.{key}", refuse)
     for key in NAMED_PARTS & kept.keys():
         for name, part in kept[key].items():
-            yield from checked_parts(part, f"{path}.{key}.{name}")
+            yield from checked_parts(part, f"{path}.{key}.{name}", refuse)
     for key in PARTS & kept.keys():
         for number, part in enumerate(decodable(kept[key])):
-            yield from checked_parts(part, f"{path}.{key}[{number}]")
+            yield from checked_parts(part, f"{path}.{key}[{number}]", refuse)
 
 
-def _check(schema: Mapping[str, Any], path: str) -> None:
-    """Refuse what cannot be kept, and what is no schema."""
+def _check(schema: Mapping[str, Any], path: str, refuse: Refuse) -> None:
+    """Refuse what cannot be kept, and values that no keyword has."""
     for key, value in schema.items():
-        if key in REFUSED and (key, value) != ("uniqueItems", False):
-            raise refusal(f"{path}.{key}", "this keyword cannot be enforced", REFUSED[key])
-    for kind, (name, keys) in KINDS.items():
-        for key in keys & schema.keys():
-            if not isinstance(schema[key], kind) or (kind is Real and isinstance(schema[key], bool)):
-                raise refusal(f"{path}.{key}", f"{schema[key]!r} is not {name}", "see JSON Schema, draft 2020-12")
-    form = relevant(schema).get("format")
-    if form is not None and form not in FORMATS:
+        if key in REFUSED:
+            refuse(f"{path}.{key}", "this keyword cannot be enforced", REFUSED[key])
+        if fault := _fault(key, value):
+            refuse(f"{path}.{key}", fault, "see JSON Schema, draft 2020-12")
+    kept = _understood(schema)
+    form = kept.get("format")
+    if form is not None and form not in FORMATS | FREE_FORMATS and "string" in written_types(kept):
         hint = f"use pattern, or one of the formats {listing(FORMATS)}"
-        raise refusal(f"{path}.format", f"the format {form!r} cannot be enforced", hint)
+        refuse(f"{path}.format", f"the format {form!r} cannot be enforced", hint)
+    named = {f"patternProperties.{pattern}": pattern for pattern in kept.get("patternProperties", ())}
+    for key, pattern in {**named, "pattern": kept.get("pattern", "")}.items():
+        if fault := pattern_fault(pattern):
+            refuse(f"{path}.{key}", fault, "write a simpler regular expression; values can be checked after parsing")
+
+
+def _fault(key: str, value: Any) -> str:
+    """Why a keyword cannot have a value; "" when it can."""
+    for kind, (name, keys) in KINDS.items():
+        if key in keys and (not isinstance(value, kind) or (kind is Real and isinstance(value, bool))):
+            return f"{value!r} is not {name}"
+    return ""
+
+
+def _understood(schema: Mapping[str, Any]) -> Schema:
+    return {key: value for key, value in schema.items() if key in KEYWORDS and not _fault(key, value)}
 
 
 def relevant(schema: Mapping[str, Any]) -> Schema:
-    """The keywords that say which values are valid, in the words of draft 2020-12."""
-    kept = {key: value for key, value in schema.items() if key in KEYWORDS}
+    """The keywords that say which values are valid and can be kept, in the words of draft 2020-12."""
+    kept = _understood(schema)
     if isinstance(kept.get("items"), list):
         kept["prefixItems"] = kept.pop("items")
         if "additionalItems" in schema:
             kept["items"] = schema["additionalItems"]
-    if kept.get("format") in FREE_FORMATS or "string" not in written_types(kept):
+    if kept.get("format") not in FORMATS or "string" not in written_types(kept):
         kept.pop("format", None)  # any text will do; or one of OpenAPI's for numbers
+    if pattern_fault(kept.get("pattern", "")):
+        del kept["pattern"]
+    if "patternProperties" in kept:
+        named = kept["patternProperties"].items()
+        kept["patternProperties"] = {pattern: part for pattern, part in named if not pattern_fault(pattern)}
     return kept
 
 
@@ -135,28 +159,30 @@ def unlisted(flat: Schema) -> Any:
 
 
 def decodable(options: Sequence[Any]) -> Sequence[Any]:
-    """The alternatives without a pattern that looks around: pydantic's Decimal is a number or such a string."""
-    possible = [
-        option
-        for option in options
-        if not (isinstance(option, Mapping) and LOOK_AROUND.search(str(option.get("pattern", ""))))
-    ]
-    return possible or options
+    """The alternatives; beside a number, without a pattern that cannot be followed, as pydantic's Decimal has it."""
+    parts = [option if isinstance(option, Mapping) else {} for option in options]
+    if not any(part.get("type") == "number" for part in parts):
+        return options
+    faults = [pattern_fault(str(part.get("pattern", ""))) for part in parts]
+    return [option for option, fault in zip(options, faults, strict=True) if not fault]
 
 
-def with_names(flat: Schema, names: Schema, path: str) -> Schema:
-    """An object with the properties that its `propertyNames` allow, which must be an enum of texts or a const."""
+def with_names(flat: Schema, names: Schema, path: str, refuse: Refuse) -> Schema:
+    """An object with the properties that its `propertyNames` allow: any, or those of an enum of texts or a const."""
+    if names in ({}, {"type": "string"}):
+        return flat
     allowed = _values(names) or []
     enumerated = names.keys() - {"type"} in ({"enum"}, {"const"}) and names.get("type", "string") == "string"
     if not enumerated or not all(isinstance(name, str) for name in allowed) or "patternProperties" in flat:
         hint = "list the names in properties, or give their enum alone; in pydantic, key the dict by a Literal"
-        raise refusal(f"{path}.propertyNames", "this keyword cannot be enforced", hint)
+        refuse(f"{path}.propertyNames", "this keyword cannot be enforced", hint)
+        return flat
     listed, rest = flat.get("properties", {}), flat.get("additionalProperties", True)
     return {**flat, "properties": {name: listed.get(name, rest) for name in allowed}, "additionalProperties": False}
 
 
-def merged(one: Schema, other: Schema, path: str) -> Schema:
-    """A schema for the values that are valid for both."""
+def merged(one: Schema, other: Schema, path: str, refuse: Refuse) -> Schema:
+    """A schema for the values that are valid for both; where two keywords cannot be merged, of the latter."""
     whole = {**one, **other}
     for key in one.keys() & other.keys():
         first, second = one[key], other[key]
@@ -172,10 +198,10 @@ def merged(one: Schema, other: Schema, path: str) -> Schema:
             whole[key] = sorted(types - {"integer"} if "number" in types else types)
         else:
             hint = "merge the parts by hand: one of allOf, or what stands beside $ref, anyOf or oneOf"
-            raise refusal(f"{path}.{key}", "two parts say different things", hint)
+            refuse(f"{path}.{key}", "two parts say different things", hint)
     if _speaks_of_the_rest(one, other) or _speaks_of_the_rest(other, one):
         hint = "leave additionalProperties and items out of the parts that are merged by allOf, $ref, anyOf or oneOf"
-        raise refusal(path, "one part limits what another part adds", hint)
+        refuse(path, "one part limits what another part adds", hint)
     return whole
 
 
@@ -218,6 +244,15 @@ def _names_differ(one: Schema, other: Schema) -> bool:
 def pointer_path(pointer: str) -> str:
     """Where a reference leads, as messages write it."""
     return "$" + pointer.lstrip("#").replace("/", ".")
+
+
+def strictly(path: str, reason: str, hint: str) -> None:
+    """Leaves nothing out.
+
+    Raises:
+        OptionError: always.
+    """
+    raise refusal(path, reason, hint)
 
 
 def refusal(path: str, reason: str, hint: str) -> OptionError:

@@ -7,15 +7,18 @@ may be the answer, text does not begin with a brace.
 from __future__ import annotations
 
 import json
+import logging
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lorauter_integrations.engines.json_schema import prepared
-from lorauter_integrations.engines.schema_parts import Schema, relevant
+from lorauter_integrations.engines.schema_parts import KEYWORDS, Schema
 from lorauter_integrations.errors import OptionError
 from lorauter_integrations.generation import ToolSchema
 from lorauter_integrations.tool_calls import CallForm
+
+logger = logging.getLogger(__name__)
 
 MOST_CALLS = 8  # of one answer; a small model may never stop calling
 
@@ -23,16 +26,17 @@ MOST_CALLS = 8  # of one answer; a small model may never stop calling
 def tool_grammar(parts: Mapping[str, Any], form: CallForm) -> str:
     """The answers that a `Grammar.tool_calls` allows.
 
-    A call has a tool's name, and arguments that are valid for this tool. Text is more than white space, unless a
-    call follows it; where the form has no mark, none does.
+    A call has a tool's name, and arguments that are valid for this tool. What no grammar can keep of its schema is
+    left out, since the tool checks its input itself; an `answer` is refused for it. Text is more than white space,
+    unless a call follows it; where the form has no mark, none does.
 
     Args:
         parts: the source of the grammar, read from its JSON.
         form: how the model writes calls.
 
     Raises:
-        OptionError: two tools of one name, a tool that is not in OpenAI's form, parameters that are no object, or a
-            schema that cannot be kept.
+        OptionError: two tools of one name, a tool that is not in OpenAI's form, parameters that are no object or
+            no schema, or an answer's schema that cannot be kept.
     """
     tools, text, answer = parts["tools"], parts["text"], parts["answer"]
     mark = form.begin.strip()
@@ -82,14 +86,17 @@ def _read(tool: ToolSchema) -> tuple[str, Mapping[str, Any]]:
         raise OptionError(f"a tool is not in OpenAI's form: {reprlib.repr(tool)}", hint=hint) from None
     if kind != "object":
         raise OptionError(f"tool {name!r}: its arguments are of type {kind!r}", hint="put them into an object")
-    return name, parameters if relevant(parameters) else {"type": "object"}
+    return name, parameters if KEYWORDS & parameters.keys() else {"type": "object"}
 
 
 def _call_schema(name: str, parameters: Mapping[str, Any], key: str) -> Schema:
+    left_out: dict[str, str] = {}
     try:
-        arguments = prepared(parameters)
+        arguments = prepared(parameters, lambda path, reason, _: left_out.update({path: reason}))
     except OptionError as error:
         raise OptionError(f"tool {name!r}: {error.message}", hint=error.hint) from error
+    if left_out:
+        logger.debug("tool %r: its grammar does not keep %s", name, left_out)
     return {
         "x-guidance": arguments.pop("x-guidance"),
         "$defs": arguments.pop("$defs"),

@@ -60,8 +60,8 @@ def understand(
         ContentError: a message holds what the model cannot read.
     """
     refuse_unknown(keywords, CALL_NAMES, "call keyword")
-    named = keywords.get("model")
-    given = own if named is None else {**own, "model": None}
+    model = keywords.get("model")
+    given = own if model is None else {**own, "model": None}
     form = _form(keywords)
     grammar = keywords.get("grammar") or form.grammar
     if grammar is not None and not isinstance(grammar, Grammar):
@@ -75,7 +75,7 @@ def understand(
     options, choice = lorauter.asked(given, keywords)
     if callable(choice.route_on):
         choice = replace(choice, route_on=_of_theirs(choice.route_on, messages))
-    model = named or given.get("model") or lorauter.engine.name
+    model = model or given.get("model") or lorauter.engine.name
     return Call(from_langchain(messages), options, choice, replace(form, grammar=grammar), model)
 
 

@@ -27,7 +27,7 @@ from lorauter_integrations.langchain.entrances import Entrances
 from lorauter_integrations.langchain.errors import langchain_errors
 from lorauter_integrations.langchain.routes import aannounce, announce
 from lorauter_integrations.langchain.structured import Method, structured
-from lorauter_integrations.langchain.tools import chosen, name_of, tool_schemas
+from lorauter_integrations.langchain.tools import checked, chosen, name_of, tool_schemas
 from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
@@ -208,7 +208,7 @@ class ChatLoRAuter(Entrances):
         """
         with langchain_errors():
             refuse_unknown(kwargs, (*CALL_NAMES, "ls_structured_output_format"), "call keyword")
-            schemas = tool_schemas(tools, strict=strict)
+            schemas = checked(tool_schemas(tools, strict=strict))
             chosen(tool_choice, schemas)
         given = {
             "tool_choice": tool_choice,
@@ -231,8 +231,8 @@ class ChatLoRAuter(Entrances):
         Streaming yields the object as far as it is written.
 
         Args:
-            schema: a pydantic class (v2 or v1; answers are its instances), a TypedDict, a JSON schema or an OpenAI
-                tool (answers are dictionaries). None is any JSON object, with "json_mode".
+            schema: a pydantic class (v2 or v1; answers are its instances), a TypedDict, a dataclass, a JSON schema or
+                an OpenAI tool (answers are dictionaries). None is any JSON object, with "json_mode".
             method: "json_schema" binds the answer; "function_calling" shows the schema as a tool that must be called,
                 so that the model reads its names and descriptions; "json_mode" as the first.
             include_raw: return {"raw": message, "parsed": object or None, "parsing_error": error or None} instead.

@@ -20,7 +20,7 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from lorauter_integrations.errors import OptionError, listing
 from lorauter_integrations.langchain.errors import UnparsedAnswerError
-from lorauter_integrations.langchain.tools import json_schema, name_of, tool_schemas
+from lorauter_integrations.langchain.tools import json_schema, name_of, schema_tool
 
 if TYPE_CHECKING:
     from langchain_core.utils.pydantic import TBaseModel  # noqa: F401  # mypy looks for it here, for `_Typed`
@@ -96,7 +96,7 @@ def _by_call(
     """The schema as the one tool that must be called."""
     if schema is None:
         raise OptionError("method='function_calling' needs a schema", hint="give one, or use method='json_mode'")
-    [tool] = tool_schemas([schema], strict=strict)
+    tool = schema_tool(schema, strict)
     bound = llm.bind_tools([dict(tool)], tool_choice=name_of(tool), **keywords)
     if _is_class(schema):
         return bound, _TypedCall(tools=[schema], first_tool_only=True)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from langchain_core.tools import BaseTool
-from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
-from pydantic import BaseModel
-from pydantic.v1 import BaseModel as BaseModelV1
 
+from lorauter_integrations.engines.tool_grammar import tool_grammar
+from lorauter_integrations.engines.writable import grammar_fault
 from lorauter_integrations.errors import OptionError, listing
 from lorauter_integrations.generation import Grammar, ToolSchema
+from lorauter_integrations.langchain.schemas import is_tool, openai_tool, rooted, without_titles
+from lorauter_integrations.langchain.schemas import json_schema as json_schema
+from lorauter_integrations.tool_calls import HERMES
 
+UNNAMED = "answer"  # the tool of a JSON schema without a title
 ANY_OBJECT = {"type": "object", "additionalProperties": True}
 FORCED = frozenset({"any", "required"})
 WORDS = FORCED | {"auto", "none"}
@@ -74,20 +79,14 @@ def tool_schemas(
     """Tools in OpenAI's form; the same one twice is one tool.
 
     Args:
-        tools: anything `convert_to_openai_tool` takes.
+        tools: anything `openai_tool` takes.
         strict: as there.
 
     Raises:
-        OptionError: a tool that only a provider's servers can run, or two different ones of one name.
+        OptionError: as `openai_tool`; or two different ones have one name.
     """
-    schemas: list[ToolSchema] = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-    for schema in schemas:
-        if "function" not in schema:
-            raise OptionError(
-                f"the tool of type {schema.get('type')!r} runs on its provider's servers",
-                hint="bind a function, a LangChain tool, a pydantic class or a JSON schema",
-            )
-    bare = [_without_titles(schema) for schema in schemas]
+    schemas: list[ToolSchema] = [openai_tool(tool, strict) for tool in tools]
+    bare = [without_titles(schema) for schema in schemas]
     different = [schema for place, schema in enumerate(schemas) if bare[place] not in bare[:place]]
     names = [name_of(schema) for schema in different]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -95,12 +94,41 @@ def tool_schemas(
     return different
 
 
-def _without_titles(schema: Any) -> Any:
-    """A schema without what pydantic adds and LangChain takes away; a property may be named "title"."""
-    if isinstance(schema, Mapping):
-        kept = ((key, value) for key, value in schema.items() if key != "title" or not isinstance(value, str))
-        return {key: _without_titles(value) for key, value in kept}
-    return [_without_titles(one) for one in schema] if isinstance(schema, list) else schema
+def schema_tool(schema: Any, strict: bool | None = None) -> ToolSchema:
+    """A schema as the one tool whose arguments are of it; "answer" is its name where it has none.
+
+    Args:
+        schema: anything `json_schema` takes.
+        strict: for `tool_schemas`.
+
+    Raises:
+        OptionError: as `json_schema`.
+    """
+    if isinstance(schema, Mapping) and not is_tool(schema):
+        schema = {"title": UNNAMED, **rooted(json_schema(schema))}
+    return openai_tool(schema, strict)
+
+
+def checked(tools: Sequence[ToolSchema]) -> Sequence[ToolSchema]:
+    """The tools, if calls of them can be written.
+
+    Args:
+        tools: as `tool_schemas` gives them.
+
+    Raises:
+        OptionError: a tool's schema cannot be used at all, by the tool's name.
+    """
+    for tool in tools:
+        grammar = Grammar.tool_calls([tool])
+        if fault := _fault(grammar.source):
+            hint = "see which types and keywords JSON Schema, draft 2020-12, has"
+            raise OptionError(f"tool {name_of(tool)!r}: no call of it can be written: {fault}", hint=hint)
+    return tools
+
+
+@lru_cache(maxsize=256)
+def _fault(source: str) -> str:
+    return grammar_fault(tool_grammar(json.loads(source), HERMES)).partition("\n")[0]
 
 
 def name_of(tool: ToolSchema) -> str:
@@ -133,7 +161,8 @@ def chosen(tool_choice: Any, tools: Sequence[ToolSchema]) -> str:
 def _plain(tool_choice: Any) -> str:
     if isinstance(tool_choice, Mapping):
         inner = tool_choice.get("function", tool_choice)
-        tool_choice = inner.get("name") or tool_choice.get("type")
+        named = inner.get("name") or tool_choice.get("type") if isinstance(inner, Mapping) else None
+        return named if isinstance(named, str) else repr(tool_choice)
     if tool_choice is None or isinstance(tool_choice, bool):
         return {None: "auto", True: "any", False: "none"}[tool_choice]
     return str(tool_choice)
@@ -143,46 +172,14 @@ def answer_schema(response_format: Any) -> dict[str, Any] | None:
     """The JSON schema of a `response_format`; None leaves the answer free.
 
     Args:
-        response_format: None, OpenAI's dictionary (json_schema, json_object, text), or what `json_schema` takes.
+        response_format: None, OpenAI's dictionary (text, json_object, json_schema), or anything that `json_schema`
+            takes.
 
     Raises:
-        OptionError: a dictionary of another form.
+        OptionError: as `json_schema`.
     """
     if response_format is None or response_format == {"type": "text"}:
         return None
-    if not isinstance(response_format, Mapping):
-        return json_schema(response_format)
-    kind = response_format.get("type")
-    if kind == "json_object":
-        return ANY_OBJECT
-    if kind == "json_schema" and isinstance(response_format.get("json_schema"), Mapping):
-        inner = response_format["json_schema"].get("schema")
-        if isinstance(inner, Mapping):
-            return dict(inner)
-    if kind == "object" or "properties" in response_format:
-        return json_schema(response_format)
-    raise OptionError(
-        f"response_format={response_format!r} is not understood",
-        hint='write {"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}, or give the schema',
-    )
-
-
-def json_schema(schema: Any) -> dict[str, Any]:
-    """The JSON schema of a pydantic class (v2 or v1), a TypedDict, an OpenAI function or tool, or a JSON schema.
-
-    Raises:
-        OptionError: it is none of these.
-    """
-    # Not by LangChain: it would write out references, and a class that holds itself has no end.
-    if isinstance(schema, type) and issubclass(schema, BaseModel):
-        return schema.model_json_schema()
-    if isinstance(schema, type) and issubclass(schema, BaseModelV1):
-        return schema.schema()
-    if isinstance(schema, Mapping) and "name" not in schema and "function" not in schema:
-        return dict(schema)
-    try:
-        return convert_to_json_schema(schema)
-    except (ValueError, TypeError) as error:
-        raise OptionError(
-            f"{schema!r} has no JSON schema: {error}", hint="give a pydantic class, a TypedDict or a JSON schema"
-        ) from error
+    if isinstance(response_format, Mapping) and response_format.get("type") == "json_object":
+        return json_schema(response_format.get("schema", ANY_OBJECT))
+    return json_schema(response_format)

@@ -2,11 +2,11 @@
 
 import json
 from enum import Enum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from jsonschema import Draft202012Validator
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from lorauter_integrations.engines.json_schema import prepared
 from lorauter_integrations.errors import OptionError
@@ -19,7 +19,6 @@ def allows(schema, value):
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [
-        ("uniqueItems", True),
         ("not", {"type": "string"}),
         ("if", False),
         ("contains", {}),
@@ -37,6 +36,113 @@ def test_a_keyword_that_cannot_be_kept_is_refused_by_its_path(keyword, value):
     path = rf"\$\.properties\.tags\.{keyword}: this keyword cannot be enforced\nHint: \w".replace(".$", r".\$")
     with pytest.raises(OptionError, match=path):
         prepared({"type": "object", "properties": {"tags": {"type": "array", keyword: value}}})
+
+
+def test_a_set_is_a_list_that_may_repeat_its_items():
+    schema = TypeAdapter(set[Literal["a", "b"]]).json_schema()
+    assert schema["uniqueItems"] is True
+    assert allows(schema, ["a", "a"])
+    assert TypeAdapter(set[Literal["a", "b"]]).validate_json('["a", "a"]') == {"a"}
+
+
+def kept(schema):
+    """What is written where all may be left out, and what was."""
+    left_out = {}
+    made = prepared(schema, lambda path, reason, hint: left_out.update({path: (reason, hint)}))
+    return Draft202012Validator(made).is_valid, left_out
+
+
+@pytest.mark.parametrize(
+    ("schema", "path", "yes", "no"),
+    [
+        ({"type": "array", "not": {"maxItems": 1}}, "$.not", [], "x"),
+        ({"type": "null", "if": {}, "then": False}, "$.if", None, "x"),
+        ({"items": {"type": "null"}, "contains": {"const": "x"}}, "$.contains", [None], ["x"]),
+        (
+            {"properties": {"a": {"type": "null"}}, "dependentRequired": {"a": ["b"]}},
+            "$.dependentRequired",
+            {"a": None},
+            {"a": 1},
+        ),
+        ({"properties": {"a": {}}, "dependentSchemas": {"a": False}}, "$.dependentSchemas", {"a": "x"}, {"b": "x"}),
+        (
+            {"properties": {"a": {}}, "unevaluatedProperties": False},
+            "$.unevaluatedProperties",
+            {"a": "x"},
+            {"b": "x"},
+        ),
+        ({"items": {"$dynamicRef": "#node"}}, "$.items.$dynamicRef", [["x"]], {}),
+        ({"type": "string", "format": "uri-reference"}, "$.format", "x", 1),
+        ({"type": "string", "pattern": r"^(?!a)\w$", "maxLength": 2}, "$.pattern", "a", "aaa"),
+        ({"pattern": r"^(a)\1$"}, "$.pattern", [True], [[[[["too deep"]]]]]),
+        (
+            {"patternProperties": {"^(?=a)": {"type": "null"}, "^b": {"type": "null"}}},
+            "$.patternProperties.^(?=a)",
+            {"b": None},
+            {"b": 1},
+        ),
+        (
+            {"additionalProperties": {"type": "null"}, "propertyNames": {"minLength": 2}},
+            "$.propertyNames",
+            {"a": None},
+            {"a": 1},
+        ),
+        (
+            {"additionalProperties": {"type": "null"}, "minProperties": 40},
+            "$.minProperties",
+            dict.fromkeys(map(str, range(40))),
+            {},
+        ),
+        ({"properties": {"a": {"type": "null"}, "b": {}, "c": {}}, "minProperties": 2}, "$", {"a": None}, {"d": 1}),
+        (
+            {"properties": {"a": {}, "b": {}, "c": {}}, "required": ["a"], "maxProperties": 1},
+            "$",
+            {"a": "x", "b": "x"},
+            {},
+        ),
+        ({"oneOf": [{"type": "integer"}, {"type": "number"}, {"type": "null"}]}, "$.oneOf", 1, "x"),
+        ({"allOf": [{"pattern": "^a"}, {"pattern": "b$"}]}, "$.pattern", "xb", "ax"),
+        (
+            {"allOf": [{"properties": {"a": {}}, "additionalProperties": False}, {"properties": {"b": {}}}]},
+            "$",
+            {"a": "x", "b": "x"},
+            {"c": "x"},
+        ),
+        ({"type": "integer", "exclusiveMinimum": True, "minimum": 3}, "$.exclusiveMinimum", 3, 2),
+        ({"type": "object", "properties": [], "required": True}, "$.properties", {}, {"a": 1}),
+        ({"type": "null", "$ref": 3}, "$.$ref", None, 1),
+    ],
+)
+def test_what_cannot_be_kept_may_be_left_out_and_the_rest_holds(schema, path, yes, no):
+    allowed, left_out = kept({"prefixItems": [schema], "minItems": 1})
+    assert path.replace("$", "$.prefixItems[0]", 1) in left_out
+    assert allowed([yes])
+    assert not allowed([no])
+    with pytest.raises(OptionError, match="the JSON schema cannot be used for decoding") as caught:
+        prepared({"prefixItems": [schema]})
+    assert any(hint == caught.value.hint for _, hint in left_out.values())
+
+
+def test_nothing_is_left_out_of_a_schema_that_can_be_kept():
+    assert kept({"type": "string", "format": "date", "pattern": "^2", "uniqueItems": True})[1] == {}
+    assert kept({"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1, "maxProperties": 9})[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"$ref": "#/$defs/A"}, "is not a place"),
+        ({"properties": {"a": 3}}, "3 is not a schema"),
+        ({"type": "number", "minimum": 1e16}, "no number with"),
+        (
+            {"$ref": "#/$defs/A", "$defs": {"A": {"properties": {"a": {"$ref": "#/$defs/A"}}, "required": ["a"]}}},
+            "no value",
+        ),
+    ],
+)
+def test_what_has_no_meaning_cannot_be_left_out(schema, message):
+    with pytest.raises(OptionError, match=message):
+        kept(schema)
 
 
 @pytest.mark.parametrize("key", ["additionalProperties", "items"])
@@ -93,6 +199,9 @@ def test_what_is_no_schema_is_refused(schema, message):
         ({"type": "string", "format": "date"}, {"type": "string", "format": "date", "maxLength": 512}),
         ({"type": "string", "format": "path"}, {"type": "string", "maxLength": 512}),
         ({"type": "boolean", "format": "int32"}, {"type": "boolean"}),
+        ({"type": ["string", "null"], "format": "int64"}, {"type": ["string", "null"], "maxLength": 512}),
+        ({"type": "integer", "format": "uint8"}, {"type": "integer", "minimum": -9 * 10**18, "maximum": 9 * 10**18}),
+        ({"format": "float", "enum": [0.5]}, {"enum": [0.5]}),
         ({"type": "string", "minimum": 3}, {"type": "string", "maxLength": 512}),
         ({"type": ["string", "null"]}, {"type": ["string", "null"], "maxLength": 512}),
         ({"maxLength": 3}, {"type": "string", "maxLength": 3}),
@@ -127,9 +236,10 @@ class Level(Enum):
         (dict[Literal["a", "b"], int], [{}, {"b": 1}, {"a": 1, "b": 2}], [{"c": 1}, {"a": "x"}]),
         (dict[Literal["a"], Any], [{}, {"a": ["x"]}], [{"b": 1}]),
         (dict[Size, Size], [{}, {"s": "l"}], [{"m": "l"}, {"s": "m"}]),
+        (dict[Annotated[str, Field(description="a name")], None], [{}, {"a": None}], [{"a": 1}]),
         (list[dict[Size, dict[Literal["x"], None]]], [[], [{"s": {"x": None}}]], [[{"x": {}}], [{"s": {"s": None}}]]),
     ],
-    ids=["Literal", "one name", "Enum", "nested"],
+    ids=["Literal", "one name", "Enum", "any name", "nested"],
 )
 def test_the_names_of_a_dictionary_with_listed_keys_are_optional_properties(kind, yes, no):
     schema = TypeAdapter(kind).json_schema()
@@ -164,9 +274,9 @@ def test_listed_keys_hold_together_with_what_stands_beside_them():
         {"propertyNames": {"enum": ["a"], "const": "b"}},
         {"propertyNames": {"enum": ["a"], "type": "integer"}},
         {"propertyNames": {"enum": ["a"]}, "patternProperties": {"^a": {"type": "null"}}},
-        {"propertyNames": {"type": "string"}},
+        {"propertyNames": {"type": "string", "minLength": 1}},
         {"propertyNames": {"$ref": "#/$defs/A"}, "$defs": {"A": {"$ref": "#/$defs/A"}}},
-        {"propertyNames": True},
+        {"propertyNames": False},
     ],
 )
 def test_keys_that_are_not_listed_as_texts_are_refused(schema):
@@ -309,5 +419,9 @@ def test_alternatives_that_may_both_be_valid_are_refused(options):
 def test_a_pattern_that_looks_around_is_left_out_beside_a_number():
     decimal = {"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^(?!^[-+.]*$)[+-]?0*\d*\.?\d*$"}]}
     assert prepared(decimal)["type"] == "number"
+    either = {"anyOf": [{"type": "null"}, {"type": "string", "pattern": r"^(?!\.)a$", "maxLength": 2}]}
+    with pytest.raises(OptionError, match=r"\$\.anyOf\[1\]\.pattern: look-around"):
+        prepared(either)  # without it there would be nothing but null
+    assert kept(either)[0]("a") and kept(either)[0](None)
     assert not allows({"anyOf": [{"type": "null"}, {"pattern": r"^\(?=x$"}]}, "y")
     assert allows({"anyOf": [{"type": "null"}, {"pattern": r"^\(?=x$"}]}, "(=x")

@@ -1,6 +1,7 @@
 """Answers with calls walked token by token: whatever is allowed becomes text, calls with valid arguments, or JSON."""
 
 import json
+import logging
 import random
 
 import pytest
@@ -300,20 +301,37 @@ def test_without_a_mark_text_does_not_begin_with_a_brace():
     ("tools", "message"),
     [
         ([ADD, ADDRESS, ADD], r"two tools have the name 'add'\nHint: "),
-        (
-            [ADD, tool("odd", record(a={"not": INTEGER}))],
-            r"^tool 'odd': the JSON schema cannot be used for decoding: \$\.properties\.a\.not: .*\nHint: say what",
-        ),
-        ([tool("odd", record(a=NODE))], r"^tool 'odd': .*'#/\$defs/Node' is not a place"),
+        ([ADD, tool("odd", record(a=NODE))], r"^tool 'odd': .*: \$\..*'#/\$defs/Node' is not a place.*\nHint: put"),
         ([tool("odd", {"type": "string"})], r"^tool 'odd': its arguments are of type 'string'\nHint: put them"),
         ([{"name": "odd"}], r"a tool is not in OpenAI's form: \{'name': 'odd'\}\nHint: write \{"),
         ([{"function": "odd"}], "a tool is not in OpenAI's form"),
-        ([tool("odd", record(a={"pattern": "(?=a)b"}))], r"^the tool_calls grammar cannot be compiled: .*look-ahead"),
+        ([tool("odd", record(a={"type": "word"}))], r"^the tool_calls grammar cannot be compiled: .*type: word"),
     ],
 )
 def test_tools_that_cannot_be_kept_are_refused(tools, message):
     with pytest.raises(OptionError, match=f"(?s){message}"):
         matcher(HERMES, *tools, text=True)
+
+
+def test_what_no_grammar_can_keep_of_a_tools_schema_is_left_out_and_named_once(caplog):
+    odd = {"type": "string", "maxLength": 8, "format": "phone", "pattern": "^(?!x)", "not": {"const": "y"}}
+    tools = [ADD, tool("call", record(number=odd, to={"oneOf": [{"type": "number"}, INTEGER]}) | {"if": {}})]
+    compilers = GrammarCompiler(TOKENIZER, 258, frozenset({END}))
+    with caplog.at_level(logging.DEBUG, logger="lorauter_integrations.engines.tool_grammar"):
+        for _ in range(3):
+            walk = compilers.matcher(Grammar.tool_calls(tools, parallel=False))
+    [record_of_it] = caplog.records
+    for path in ("$.if", "$.properties.number.not", "$.properties.number.format", "$.properties.to.oneOf"):
+        assert f"'{path}': " in record_of_it.message
+    assert record_of_it.message.startswith("tool 'call': its grammar does not keep {")
+    assert begun(walk, call("call", number="xy", to=1.5)).complete
+    for wrong in ({"number": 1, "to": 1}, {"number": "123456789", "to": 1}, {"number": "1", "to": "x"}, {"to": 1}):
+        assert not accepts(HERMES, call("call", **wrong), *tools)
+
+
+def test_an_answer_beside_tools_keeps_its_whole_schema():
+    with pytest.raises(OptionError, match=r"\$\.properties\.a\.not: this keyword cannot be enforced"):
+        matcher(HERMES, ADD, answer=record(a={"not": INTEGER}))
 
 
 def test_the_callers_schemas_stay_as_they_are():

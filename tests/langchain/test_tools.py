@@ -1,14 +1,20 @@
 import json
-from typing import Annotated
+import logging
 
 import pytest
 from langchain_core.tools import tool
 from pydantic import BaseModel
-from pydantic.v1 import BaseModel as BaseModelV1
-from typing_extensions import TypedDict
 
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.langchain.tools import answer_schema, chosen, form_of, json_schema, tool_schemas
+from lorauter_integrations.langchain.tools import (
+    answer_schema,
+    checked,
+    chosen,
+    form_of,
+    json_schema,
+    schema_tool,
+    tool_schemas,
+)
 
 
 @tool
@@ -58,9 +64,40 @@ def test_two_tools_of_one_name_are_refused_and_one_tool_twice_is_one():
     assert tool_schemas([Weather, Weather.model_json_schema()]) == tool_schemas([Weather])  # the second has titles
 
 
-def test_a_tool_of_a_providers_servers_is_refused_by_its_type():
-    with pytest.raises(OptionError, match="'web_search_preview' runs on its provider's servers"):
-        tool_schemas([{"type": "web_search_preview"}])
+def test_a_schema_of_any_kind_is_a_tool_and_one_without_a_title_is_the_answer():
+    assert schema_tool(Weather) == schema_tool(json_schema(Weather) | {"title": "Weather"}, None) | TOOLS[1]
+    assert schema_tool(SCHEMA)["function"] == {"name": "answer", "parameters": SCHEMA}
+    for named in (FORMAT, FORMAT["json_schema"], {**FORMAT["json_schema"], "type": "json_schema", "strict": True}):
+        assert schema_tool(named)["function"] == {"name": "total", "parameters": SCHEMA}
+    assert schema_tool(ANTHROPIC) == schema_tool(TOOLS[2]) == TOOLS[2]
+    assert schema_tool(add, True)["function"]["strict"] is True
+    with pytest.raises(OptionError, match="3 has no JSON schema"):
+        schema_tool(3)
+
+
+def test_tools_whose_calls_can_be_written_are_checked_in_silence_the_second_time(caplog):
+    odd = {"type": "object", "properties": {"to": {"type": "string", "format": "phone", "not": {"const": "911"}}}}
+    tools = [*TOOLS, *tool_schemas([{"name": "dial", "parameters": odd}])]
+    with caplog.at_level(logging.DEBUG, logger="lorauter_integrations"):
+        assert checked(tools) == checked(tools) == tools
+    [told] = caplog.records
+    assert told.message.startswith("tool 'dial': its grammar does not keep {'$.properties.to.not': ")
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"$ref": "#/$defs/Nowhere"}, r"^tool 'odd': .*'#/\$defs/Nowhere' is not a place in this schema\nHint: put"),
+        ({"type": "any"}, r"^tool 'odd': no call of it can be written: .*Invalid type: any\nHint: see"),
+        ({"default": {1}}, "^a tool's schema is not JSON: "),
+    ],
+)
+def test_a_tool_whose_calls_cannot_be_written_is_refused_by_its_name(part, message):
+    odd = {"name": "odd", "parameters": {"type": "object", "properties": {"a": part}}}
+    with pytest.raises(OptionError, match=message):
+        checked(tool_schemas([add, odd]))
+    with pytest.raises(OptionError, match="tool 'odd': its arguments are of type 'array'"):
+        checked([schema_tool({"title": "odd", "type": "array"})])
 
 
 @pytest.mark.parametrize(
@@ -89,7 +126,18 @@ def test_a_tool_may_be_named_like_a_word_of_tool_choice():
     assert chosen("any", tool_schemas([{**ANTHROPIC, "name": "any"}])) == "any"
 
 
-@pytest.mark.parametrize("choice", ["subtract", {"type": "tool", "name": "subtract"}])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "subtract",
+        {"type": "tool", "name": "subtract"},
+        {"function": "add"},
+        {"type": "function", "function": {}},
+        {"name": 3},
+        {},
+        3,
+    ],
+)
 def test_a_choice_that_no_tool_has_is_refused_with_the_tools(choice):
     with pytest.raises(OptionError, match=r"is not one of the bound tools\nHint: the tools are 'Weather', 'add'"):
         chosen(choice, TOOLS)
@@ -135,7 +183,7 @@ FORMAT = {"type": "json_schema", "json_schema": {"name": "total", "schema": SCHE
 
 def test_a_response_format_alone_binds_the_answer():
     given = form(response_format=FORMAT, tools=())
-    assert (given.grammar.kind, json.loads(given.grammar.source)) == ("json_schema", SCHEMA)
+    assert (given.grammar.kind, json.loads(given.grammar.source)) == ("json_schema", {"title": "total", **SCHEMA})
     assert form("none", FORMAT).grammar == given.grammar
 
 
@@ -144,7 +192,7 @@ def test_tools_and_a_response_format_allow_calls_or_the_answer():
         "tools": TOOLS,
         "text": False,
         "parallel": True,
-        "answer": SCHEMA,
+        "answer": {"title": "total", **SCHEMA},
     }
     assert parts(form("any", FORMAT))["answer"] is None
 
@@ -156,43 +204,30 @@ def test_a_response_format_of_text_binds_nothing(free):
 
 def test_a_response_format_may_be_any_object_or_a_schema():
     assert answer_schema({"type": "json_object"}) == {"type": "object", "additionalProperties": True}
-    assert answer_schema(FORMAT) == answer_schema(SCHEMA) == SCHEMA
+    assert answer_schema({"type": "json_object", "schema": SCHEMA}) == answer_schema(SCHEMA) == SCHEMA
+    assert answer_schema(FORMAT) == {"title": "total", **SCHEMA}
     assert answer_schema(Weather)["required"] == ["city"]
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"type": "integer"}},
+        {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        {"enum": ["a", "b"]},
+        {"const": 1},
+        {"$ref": "#/$defs/A", "$defs": {"A": {"type": "string"}}},
+        {"type": ["string", "null"]},
+        {"required": ["a"]},
+    ],
+)
+def test_a_response_format_may_be_a_schema_of_no_object(schema):
+    assert answer_schema(schema) == schema
+
+
 def test_a_response_format_of_another_form_is_refused():
-    with pytest.raises(OptionError, match=r"response_format=\{'type': 'xml'\} is not understood"):
-        answer_schema({"type": "xml"})
-
-
-class Old(BaseModelV1):
-    n: int
-
-
-class Typed(TypedDict):
-    """A typed dictionary."""
-
-    n: Annotated[int, ..., "a number"]
-
-
-class Folder(BaseModel):
-    """Holds itself."""
-
-    inside: list["Folder"]
-
-
-def test_schemas_of_every_kind_have_a_json_schema():
-    for schema in (Old, Typed, {"title": "N", "type": "object", "properties": {"n": {"type": "integer"}}}):
-        assert json_schema(schema)["properties"]["n"]["type"] == "integer"
-    function = {"name": "n", "description": "", "parameters": {"type": "object", "properties": {"n": {}}}}
-    assert "n" in json_schema(function)["properties"]
-    assert "n" in json_schema({"type": "function", "function": function})["properties"]
-
-
-def test_a_class_that_holds_itself_keeps_its_reference():
-    assert json_schema(Folder)["$defs"]["Folder"]["properties"]["inside"]["items"] == {"$ref": "#/$defs/Folder"}
-
-
-def test_what_has_no_schema_is_refused():
-    with pytest.raises(OptionError, match="has no JSON schema"):
-        json_schema(3)
+    for other in ({"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": "x"}, {"a": 1}):
+        with pytest.raises(OptionError, match=r"^\{.*\} is not a JSON schema\nHint: a JSON schema has"):
+            answer_schema(other)
+    with pytest.raises(OptionError, match=r"^'json' has no JSON schema"):
+        answer_schema("json")
