@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lorauter_integrations.errors import OptionError, listing
+from lorauter_integrations.errors import OptionError, UnknownAdapterError, listing
 from lorauter_integrations.generation import refuse_unsupported
 from lorauter_integrations.route_text import RouteOn, checked_route_on
 
@@ -64,6 +64,34 @@ class Choice:
 
 
 ROUTED = Choice()
+
+
+def with_model(source: Mapping[str, Any], base_names: Collection[str], pool: Collection[str]) -> dict[str, Any]:
+    """The same with an adapter that is named as the `model` among the adapters, as servers of adapters have it.
+
+    Args:
+        source: fields or keywords.
+        base_names: what the base model is called; it routes.
+        pool: the adapters' names.
+
+    Raises:
+        OptionError: `model` names an adapter, and adapters or a task are given as well.
+        UnknownAdapterError: `model` is neither the base model nor an adapter.
+    """
+    source = dict(source)
+    name = source.get("model")
+    if name is None or name in base_names:
+        return source
+    if name not in pool:
+        raise UnknownAdapterError(
+            f"there is no model {name!r}: the base model is {listing(base_names)}, and no adapter has this name",
+            hint=f"the pool has {listing(pool)}; leave `model` out to route",
+        )
+    if source.get("adapters") is not None or source.get("task") is not None:
+        raise OptionError(
+            f"model={name!r} names an adapter, and adapters or task are given as well", hint="give one of them"
+        )
+    return {**source, "adapters": {name: 1.0}}
 
 
 def refuse_unknown(names: Iterable[str], known: Iterable[str], what: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorauter_integrations._version import __version__
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.choice import CHOICE_NAMES, ROUTED, Choice, refuse_unknown
+from lorauter_integrations.choice import CHOICE_NAMES, ROUTED, Choice, refuse_unknown, with_model
 from lorauter_integrations.engines.base import Engine, completion_of
 from lorauter_integrations.engines.threads import closed_at_the_end, in_threads, step_threads
 from lorauter_integrations.errors import UnknownAdapterError
@@ -259,13 +259,18 @@ class LoRAuter:
         """What one call of a framework's model asks for.
 
         Args:
-            given: the model object's own `OPTION_NAMES` and `CHOICE_NAMES`; None = not set. They win over the
-                settings.
-            keywords: the call's, of the same names; they win over the fields, adapters and task as a pair.
+            given: the model object's own `OPTION_NAMES`, `CHOICE_NAMES` and `model`; None = not set. They win over
+                the settings.
+            keywords: the call's, of the same names; they win over the fields, adapters and task as a pair. A `model`
+                that is an adapter's name stands for this adapter.
 
         Raises:
-            OptionError: a value is out of range, or adapters and task are both given.
+            OptionError: a value is out of range, or adapters, task and model exclude each other.
+            UnknownAdapterError: `model` is neither the base model nor an adapter.
         """
+        if keywords.get("model") is not None:
+            given = {**given, "model": None}
+        given, keywords = (with_model(one, self.model_names, self.engine.adapters) for one in (given, keywords))
         grammar = keywords.get("grammar")
         if grammar is not None and not grammar.allows_text and not keywords.get("stop"):
             keywords = {**keywords, "stop": ()}  # they exclude each other, and the call's own word is the grammar

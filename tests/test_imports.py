@@ -15,6 +15,7 @@ ROOT = Path(lorauter_integrations.__file__).parent
 FILES = sorted(set(ROOT.rglob("*.py")) - {ROOT / "__init__.py"})
 
 VALUES = {
+    "answer_form",
     "errors",
     "mixture",
     "generation",

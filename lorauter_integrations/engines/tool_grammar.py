@@ -10,13 +10,15 @@ import json
 import logging
 import reprlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from lorauter_integrations.engines.json_schema import prepared
 from lorauter_integrations.engines.schema_parts import KEYWORDS, Schema
+from lorauter_integrations.engines.writable import grammar_fault
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.generation import ToolSchema
-from lorauter_integrations.tool_calls import CallForm
+from lorauter_integrations.generation import Grammar, ToolSchema
+from lorauter_integrations.tool_calls import HERMES, CallForm
 
 logger = logging.getLogger(__name__)
 
@@ -121,3 +123,25 @@ def _json(schema: Schema) -> str:
 def _quoted(text: str) -> str:
     """A text as Lark writes it; the grammar's strings are JSON's."""
     return json.dumps(text)
+
+
+def checked(tools: Sequence[ToolSchema]) -> Sequence[ToolSchema]:
+    """The tools, if calls of them can be written.
+
+    Args:
+        tools: in OpenAI's form.
+
+    Raises:
+        OptionError: a tool's schema cannot be used at all, by the tool's name.
+    """
+    for tool in tools:
+        grammar = Grammar.tool_calls([tool])
+        if fault := _fault(grammar.source):
+            hint = "see which types and keywords JSON Schema, draft 2020-12, has"
+            raise OptionError(f"tool {tool['function']['name']!r}: no call of it can be written: {fault}", hint=hint)
+    return tools
+
+
+@lru_cache(maxsize=256)
+def _fault(source: str) -> str:
+    return grammar_fault(tool_grammar(json.loads(source), HERMES)).partition("\n")[0]

@@ -10,10 +10,11 @@ from typing import Any
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from lorauter_integrations.errors import OptionError, UnknownAdapterError, listing
+from lorauter_integrations.answer_form import Form
+from lorauter_integrations.errors import OptionError
 from lorauter_integrations.generation import GenerationOptions, Grammar, Message
 from lorauter_integrations.langchain.conversation import from_langchain
-from lorauter_integrations.langchain.tools import Form, form_of
+from lorauter_integrations.langchain.tools import asked_form
 from lorauter_integrations.lorauter import CHOICE_NAMES, OPTION_NAMES, Choice, LoRAuter, refuse_unknown
 from lorauter_integrations.route_text import route_on_name
 
@@ -60,8 +61,6 @@ def understand(
         ContentError: a message holds what the model cannot read.
     """
     refuse_unknown(keywords, CALL_NAMES, "call keyword")
-    model = keywords.get("model")
-    given = own if model is None else {**own, "model": None}
     form = _form(keywords)
     grammar = keywords.get("grammar") or form.grammar
     if grammar is not None and not isinstance(grammar, Grammar):
@@ -71,11 +70,10 @@ def understand(
             "a grammar excludes tools and response_format, which make one of their own",
             hint="leave one of them out of this call",
         )
-    given, keywords = _adapters(lorauter, given), {**_adapters(lorauter, keywords), "grammar": grammar}
-    options, choice = lorauter.asked(given, keywords)
+    options, choice = lorauter.asked(own, {**keywords, "grammar": grammar})
     if callable(choice.route_on):
         choice = replace(choice, route_on=_of_theirs(choice.route_on, messages))
-    model = model or given.get("model") or lorauter.engine.name
+    model = keywords.get("model") or own.get("model") or lorauter.engine.name
     return Call(from_langchain(messages), options, choice, replace(form, grammar=grammar), model)
 
 
@@ -110,33 +108,10 @@ def _of_theirs(route_on: Callable[[Any], str], messages: Sequence[BaseMessage]) 
 
 
 def _form(keywords: Mapping[str, Any]) -> Form:
-    return form_of(
+    return asked_form(
         keywords.get("tools") or (),
         keywords.get("tool_choice"),
         keywords.get("response_format"),
         parallel=keywords.get("parallel_tool_calls"),
         strict=keywords.get("strict"),
     )
-
-
-def _adapters(lorauter: LoRAuter, source: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with an adapter that is named as the `model` among the adapters, as servers of adapters have it.
-
-    Raises:
-        OptionError: `model` names an adapter, and adapters or a task are given as well.
-        UnknownAdapterError: `model` is neither the base model nor an adapter.
-    """
-    source = dict(source)
-    name = source.get("model")
-    if name is None or name in lorauter.model_names:
-        return source
-    if name not in lorauter.engine.adapters:
-        raise UnknownAdapterError(
-            f"there is no model {name!r}: the base model is {lorauter.engine.name!r}, and no adapter has this name",
-            hint=f"the pool has {listing(lorauter.engine.adapters)}; leave `model` out to route",
-        )
-    if source.get("adapters") is not None or source.get("task") is not None:
-        raise OptionError(
-            f"model={name!r} names an adapter, and adapters or task are given as well", hint="give one of them"
-        )
-    return {**source, "adapters": {name: 1.0}}

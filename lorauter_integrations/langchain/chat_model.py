@@ -17,7 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from typing_extensions import Self
 
 from lorauter_integrations._version import __version__
+from lorauter_integrations.answer_form import chosen, name_of
 from lorauter_integrations.engines.base import acompletion_of, completion_of
+from lorauter_integrations.engines.tool_grammar import checked
 from lorauter_integrations.generation import GenerationRequest
 from lorauter_integrations.langchain.answering import abegun, begun
 from lorauter_integrations.langchain.answers import PROVIDER, AnswerWriter
@@ -27,7 +29,7 @@ from lorauter_integrations.langchain.entrances import Entrances
 from lorauter_integrations.langchain.errors import langchain_errors
 from lorauter_integrations.langchain.routes import aannounce, announce
 from lorauter_integrations.langchain.structured import Method, structured
-from lorauter_integrations.langchain.tools import checked, chosen, name_of, tool_schemas
+from lorauter_integrations.langchain.tools import tool_schemas
 from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route

@@ -18,9 +18,10 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
+from lorauter_integrations.answer_form import name_of
 from lorauter_integrations.errors import OptionError, listing
 from lorauter_integrations.langchain.errors import UnparsedAnswerError
-from lorauter_integrations.langchain.tools import json_schema, name_of, schema_tool
+from lorauter_integrations.langchain.tools import json_schema, schema_tool
 
 if TYPE_CHECKING:
     from langchain_core.utils.pydantic import TBaseModel  # noqa: F401  # mypy looks for it here, for `_Typed`

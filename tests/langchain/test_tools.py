@@ -5,16 +5,10 @@ import pytest
 from langchain_core.tools import tool
 from pydantic import BaseModel
 
+from lorauter_integrations.answer_form import chosen
+from lorauter_integrations.engines.tool_grammar import checked
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.langchain.tools import (
-    answer_schema,
-    checked,
-    chosen,
-    form_of,
-    json_schema,
-    schema_tool,
-    tool_schemas,
-)
+from lorauter_integrations.langchain.tools import answer_schema, asked_form, json_schema, schema_tool, tool_schemas
 
 
 @tool
@@ -34,7 +28,7 @@ TOOLS = tool_schemas([add, Weather, ANTHROPIC])
 
 
 def form(choice=None, response_format=None, tools=TOOLS, *, parallel=None):
-    return form_of(tools, choice, response_format, parallel=parallel, strict=None)
+    return asked_form(tools, choice, response_format, parallel=parallel, strict=None)
 
 
 def parts(form):
