@@ -26,6 +26,16 @@ class Form:
     grammar: Grammar | None
     has_calls: bool
 
+    @property
+    def unmarked(self) -> Sequence[str]:
+        """The tools whose calls are read without marks too; none where JSON may be what a schema asks for."""
+        return () if self.grammar and self.grammar.otherwise else [name_of(tool) for tool in self.tools]
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the answer must hold a call."""
+        return bool(self.has_calls and self.grammar and not self.grammar.allows_text and not self.grammar.otherwise)
+
 
 def form_of(
     tools: Sequence[ToolSchema],

@@ -9,9 +9,9 @@ from typing import Any, TypeVar, cast
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models.llms import create_base_retry_decorator
 
+from lorauter_integrations.asking import Call
 from lorauter_integrations.errors import QueueFullError
 from lorauter_integrations.generation import Delta
-from lorauter_integrations.langchain.asking import Call
 from lorauter_integrations.langchain.routes import noted
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.routing import Route

@@ -17,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from typing_extensions import Self
 
 from lorauter_integrations._version import __version__
-from lorauter_integrations.answer_form import chosen, name_of
+from lorauter_integrations.answer_form import chosen
+from lorauter_integrations.asking import OWN_NAMES, Call, named
 from lorauter_integrations.engines.base import acompletion_of, completion_of
 from lorauter_integrations.engines.tool_grammar import checked
 from lorauter_integrations.generation import GenerationRequest
 from lorauter_integrations.langchain.answering import abegun, begun
 from lorauter_integrations.langchain.answers import PROVIDER, AnswerWriter
-from lorauter_integrations.langchain.asking import CALL_NAMES, OWN_NAMES, Call, named, understand
+from lorauter_integrations.langchain.asking import CALL_NAMES, understand
 from lorauter_integrations.langchain.conversation import from_langchain
 from lorauter_integrations.langchain.entrances import Entrances
 from lorauter_integrations.langchain.errors import langchain_errors
@@ -325,12 +326,8 @@ class ChatLoRAuter(Entrances):
         return understand(self.lorauter, self._own(), messages, {**kwargs, "stop": stop})
 
     def _writer(self, call: Call, route: Route) -> AnswerWriter:
-        form, grammar = call.form, call.form.grammar
-        if not form.has_calls:
-            return AnswerWriter(route, call.model, None)
-        # JSON without marks may be what is asked for, where a schema says what.
-        unmarked = () if grammar and grammar.otherwise else [name_of(tool) for tool in form.tools]
-        return AnswerWriter(route, call.model, self.lorauter.engine.call_form, unmarked)
+        form = self.lorauter.engine.call_form if call.form.has_calls else None
+        return AnswerWriter(route, call.model, form, call.form.unmarked)
 
 
 def _result(message: AIMessage) -> ChatResult:

@@ -1,8 +1,9 @@
-"""A LlamaIndex LLM whose every call is routed. Translates messages; all else is LoRAuter's."""
+"""A LlamaIndex LLM whose every call is routed. Translates calls; all else is LoRAuter's."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,31 +18,42 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
-from llama_index.core.llms.llm import LLM
-from pydantic import Field, PrivateAttr
-
-from lorauter_integrations.generation import Delta, GenerationOptions, Message
-from lorauter_integrations.llama_index.messages import (
-    chat_response,
-    completion_response,
-    from_llama_index,
-    raw,
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.llm import (
+    LLMStructuredPredictEndEvent,
+    LLMStructuredPredictStartEvent,
 )
-from lorauter_integrations.lorauter import CHOICE_NAMES, OPTION_NAMES, Choice, LoRAuter, refuse_unknown
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.prompts import PromptTemplate
+from llama_index.core.tools.types import BaseTool
+from pydantic import BaseModel, Field, PrivateAttr
+
+from lorauter_integrations.asking import OWN_NAMES, Call
+from lorauter_integrations.errors import InvalidAnswerError
+from lorauter_integrations.generation import Delta
+from lorauter_integrations.llama_index.answers import BROKEN, ResponseWriter, selections
+from lorauter_integrations.llama_index.asking import conversation, understand
+from lorauter_integrations.llama_index.events import LoRAuterRouteEvent
+from lorauter_integrations.llama_index.structured import Growing, Model, parsed
+from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE
 
 Response = TypeVar("Response", ChatResponse, CompletionResponse)
-Build = Callable[[str, str | None, dict[str, Any] | None], Response]
+Write = Callable[[ResponseWriter, Delta], Response]
+
+dispatcher = get_dispatcher(__name__)
 
 
-class LoRAuterLLM(LLM):
+class LoRAuterLLM(FunctionCallingLLM):
     """An LLM in which each call goes to the right mixture of adapters by itself.
 
-    The route is in `raw["lorauter"]` of every answer (of the last piece when streaming). A call can choose
-    instead of routing: `llm.chat(messages, adapters={"sql": 1.0})`, `llm.complete(text, task="text_to_sql")`.
+    The route is in `raw["lorauter"]` of every answer (of the last piece when streaming), and a `LoRAuterRouteEvent`
+    tells it before the first token. A call can choose instead: `llm.chat(messages, adapters={"sql": 1.0})`,
+    `llm.complete(text, task="text_to_sql")`, `llm.complete(text, model="sql")`.
 
     Example:
         ```python
@@ -63,6 +75,7 @@ class LoRAuterLLM(LLM):
     task: str | None = Field(default=None, description="of every call, instead of routing")
     route_on: RouteOn | None = Field(default=None, description="what of a conversation is routed on")
     sticky: bool | None = Field(default=None, description="whether a follow-up stays on its conversation's task")
+    model: str | None = Field(default=None, description="an adapter's name uses it alone; the base model's routes")
     _lorauter: LoRAuter = PrivateAttr()
 
     def __init__(self, lorauter: LoRAuter, **fields: Any) -> None:
@@ -76,16 +89,16 @@ class LoRAuterLLM(LLM):
 
         Args:
             path: a TOML file, see `Settings`.
-            overrides: fields of this class, such as `temperature=0.7`; and `settings={...}`, tables and keys
-                that win over the file.
+            overrides: fields of this class, such as `temperature=0.7`; `settings={...}`, tables and keys that win
+                over the file; and `encoder=...`, instead of the file's, such as a LlamaIndex `BaseEmbedding`.
 
         Raises:
             LoRAuterError: as `LoRAuter.from_config`.
             OptionError: a field that does not exist.
         """
-        settings = overrides.pop("settings", None)
+        settings, encoder = overrides.pop("settings", None), overrides.pop("encoder", None)
         refuse_unknown(overrides, cls.model_fields, "field")
-        return cls(LoRAuter.from_config(path, settings), **overrides)
+        return cls(LoRAuter.from_config(path, settings, encoder), **overrides)
 
     @classmethod
     def class_name(cls) -> str:
@@ -105,94 +118,194 @@ class LoRAuterLLM(LLM):
             context_window=engine.context_length,
             num_output=self.max_tokens or self._lorauter.options.max_tokens,
             is_chat_model=True,
-            is_function_calling_model=False,
-            model_name=engine.name,
+            is_function_calling_model=True,
+            model_name=self.model or engine.name,
         )
+
+    # ------------------------------------------------------------------ the eight methods, through one builder
 
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return _last(self._pieces(from_llama_index(messages), kwargs, chat_response))
+        return _last(self._pieces(self._call(messages, kwargs), ResponseWriter.chat))
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation piece by piece."""
-        return self._pieces(from_llama_index(messages), kwargs, chat_response)
+        return self._pieces(self._call(messages, kwargs), ResponseWriter.chat)
 
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, off the event loop."""
-        return await _alast(await self._apieces(from_llama_index(messages), kwargs, chat_response))
+        return await _alast(await self._apieces(self._call(messages, kwargs), ResponseWriter.chat))
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation piece by piece, off the event loop."""
-        return await self._apieces(from_llama_index(messages), kwargs, chat_response)
+        return await self._apieces(self._call(messages, kwargs), ResponseWriter.chat)
 
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """Answer one prompt as a user's message."""
-        return _last(self._pieces(self._user(prompt, formatted), kwargs, completion_response))
+        """Answer one prompt as a user's message; the model's chat template is always used."""
+        return _last(self._pieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete))
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer one prompt piece by piece."""
-        return self._pieces(self._user(prompt, formatted), kwargs, completion_response)
+        return self._pieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer one prompt, off the event loop."""
-        return await _alast(await self._apieces(self._user(prompt, formatted), kwargs, completion_response))
+        return await _alast(
+            await self._apieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
+        )
 
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer one prompt piece by piece, off the event loop."""
-        return await self._apieces(self._user(prompt, formatted), kwargs, completion_response)
+        return await self._apieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
-    def _user(self, prompt: str, formatted: bool) -> tuple[Message, ...]:
+    # ------------------------------------------------------------------ tools
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        choice = kwargs.pop("tool_choice", None)
+        return {
+            "messages": conversation(user_msg, chat_history),
+            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+            "tool_choice": choice or ("required" if tool_required else "auto"),
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **kwargs,
+        }
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """The calls of a response, also of one that is still being written.
+
+        Raises:
+            InvalidAnswerError: there is none, and one is wanted.
+        """
+        found = selections(response)
+        if not found and error_on_no_tool_call:
+            broken = response.message.additional_kwargs.get(BROKEN)
+            why = f"a call that cannot be read: {broken[0]}" if broken else repr(response.message.content)
+            raise InvalidAnswerError(f"the answer calls no tool, but holds {why}", hint="set tool_required=True")
+        return found
+
+    # ------------------------------------------------------------------ objects of a class
+
+    def structured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """An object of a pydantic class; the answer is decoded under its schema.
+
+        Raises:
+            InvalidAnswerError: the answer was cut at max_tokens, or a validator of the class refuses it.
+        """
+        _started(output_cls, prompt, prompt_args)
+        messages = self._get_messages(prompt, **prompt_args)
+        return _ended(parsed(output_cls, self.chat(messages, response_format=output_cls, **(llm_kwargs or {}))))
+
+    async def astructured_predict(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Model:
+        """As `structured_predict`, off the event loop."""
+        _started(output_cls, prompt, prompt_args)
+        messages = self._get_messages(prompt, **prompt_args)
+        response = await self.achat(messages, response_format=output_cls, **(llm_kwargs or {}))
+        return _ended(parsed(output_cls, response))
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Generator[Any, None, None]:
+        messages, growing = self._get_messages(prompt, **prompt_args), Growing(output_cls)
+        for response in self.stream_chat(messages, response_format=output_cls, **(llm_kwargs or {})):
+            if (so_far := growing.take(response)) is not None:
+                yield so_far
+        yield parsed(output_cls, response)
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Model],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> AsyncGenerator[Any, None]:
+        messages, growing = self._get_messages(prompt, **prompt_args), Growing(output_cls)
+        responses = await self.astream_chat(messages, response_format=output_cls, **(llm_kwargs or {}))
+
+        async def objects() -> AsyncGenerator[Any, None]:
+            async for response in responses:
+                if (so_far := growing.take(response)) is not None:
+                    yield so_far
+            yield parsed(output_cls, response)
+
+        return objects()
+
+    # ------------------------------------------------------------------ parts of these
+
+    def _user(self, prompt: str, formatted: bool) -> list[ChatMessage]:
         """The conversation of a bare prompt, with the system prompt if the LLM has one."""
-        messages = [ChatMessage(role=MessageRole.USER, content=prompt)]
-        if self.system_prompt and not formatted:
-            messages.insert(0, ChatMessage(role=MessageRole.SYSTEM, content=self.system_prompt))
-        return from_llama_index(messages)
+        text = self.completion_to_prompt(prompt) if self.completion_to_prompt and not formatted else prompt
+        messages = [ChatMessage(role=MessageRole.USER, content=text)]
+        return messages if formatted else self._extend_messages(messages)
 
-    def _pieces(
-        self, messages: Sequence[Message], kwargs: dict[str, Any], build: Build[Response]
-    ) -> Generator[Response, None, None]:
-        options, choice = self._asked(kwargs)
-        route, deltas = self._lorauter.stream(messages, options, choice=choice, grammar=kwargs.get("grammar"))
-        writer = _ResponseWriter(route, self._lorauter.engine.name)
-        return (build(*writer.piece(delta)) for delta in deltas)
+    def _call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
+        return understand(self._lorauter, {name: getattr(self, name) for name in OWN_NAMES}, messages, kwargs)
 
-    async def _apieces(
-        self, messages: Sequence[Message], kwargs: dict[str, Any], build: Build[Response]
-    ) -> AsyncGenerator[Response, None]:
-        options, choice = self._asked(kwargs)
-        route, deltas = await self._lorauter.astream(messages, options, choice=choice, grammar=kwargs.get("grammar"))
-        writer = _ResponseWriter(route, self._lorauter.engine.name)
-        return (build(*writer.piece(delta)) async for delta in deltas)
+    def _pieces(self, call: Call, write: Write[Response]) -> Generator[Response, None, None]:
+        route, deltas = self._lorauter.stream(
+            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
+        )
+        return _written(self._writer(call, route), deltas, write)
 
-    def _asked(self, kwargs: dict[str, Any]) -> tuple[GenerationOptions, Choice]:
-        """What a call asks for: its own keywords win over the fields, the fields over the settings."""
-        names = (*OPTION_NAMES, *CHOICE_NAMES)
-        refuse_unknown(kwargs, (*names, "grammar"), "call keyword")
-        return self._lorauter.asked({name: getattr(self, name) for name in names}, kwargs)
+    async def _apieces(self, call: Call, write: Write[Response]) -> AsyncGenerator[Response, None]:
+        route, deltas = await self._lorauter.astream(
+            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
+        )
+        return _awritten(self._writer(call, route), deltas, write)
+
+    def _writer(self, call: Call, route: Route) -> ResponseWriter:
+        dispatcher.event(LoRAuterRouteEvent(route=route.as_dict(), model=call.model))
+        form = self._lorauter.engine.call_form if call.form.has_calls else None
+        return ResponseWriter(route, call.model, form, call.form)
 
 
-class _ResponseWriter:
-    """Deltas to the parts of LlamaIndex' responses: text so far, new text, and at the end the facts."""
+def _written(
+    writer: ResponseWriter, deltas: Iterator[Delta], write: Write[Response]
+) -> Generator[Response, None, None]:
+    for delta in deltas:
+        yield write(writer, delta)
 
-    def __init__(self, route: Route, model: str) -> None:
-        self._route = route
-        self._model = model
-        self._text = ""
 
-    def piece(self, delta: Delta) -> tuple[str, str, dict[str, Any] | None]:
-        self._text += delta.text
-        done = delta.completion
-        return self._text, delta.text, raw(self._route, done, self._model) if done else None
+async def _awritten(writer: ResponseWriter, deltas: Any, write: Write[Response]) -> AsyncGenerator[Response, None]:
+    async with aclosing(deltas):
+        async for delta in deltas:
+            yield write(writer, delta)
 
 
 def _last(pieces: Iterator[Response]) -> Response:
@@ -206,3 +319,12 @@ async def _alast(pieces: AsyncIterator[Response]) -> Response:
     async for piece in pieces:
         whole = piece
     return whole.model_copy(update={"delta": None})
+
+
+def _started(kind: type[BaseModel], prompt: PromptTemplate, arguments: dict[str, Any]) -> None:
+    dispatcher.event(LLMStructuredPredictStartEvent(output_cls=kind, template=prompt, template_args=arguments))
+
+
+def _ended(found: Model) -> Model:
+    dispatcher.event(LLMStructuredPredictEndEvent(output=found))
+    return found

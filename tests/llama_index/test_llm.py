@@ -144,7 +144,7 @@ def test_messages_of_every_role_are_understood():
 
 
 def test_an_image_is_refused_by_its_block(llm):
-    with pytest.raises(ContentError, match="a message has a ImageBlock"):
+    with pytest.raises(ContentError, match=r"message 1 \(user\) has a content block of type 'image'"):
         llm.chat([ChatMessage(role="user", blocks=[ImageBlock(url="http://x")])])
 
 
