@@ -157,10 +157,10 @@ def test_search_lists_and_adds(server, lorauter, pico_pool_folder, tmp_path):
 
 def test_run_killed_in_the_middle_of_the_weights_goes_on_from_there(server, lorauter, environment, tmp_path):
     """A real process, a real SIGKILL; the server's counts show that no byte on disk was asked for again."""
-    adapter = make_adapter(tmp_path / "adapter", seed=8, r=4096)
+    adapter = make_adapter(tmp_path / "adapter", seed=8, r=16384)
     weights = (adapter / WEIGHTS).read_bytes()
     server.add("ann/colours", adapter)
-    held = Fault(WEIGHTS, times=100, hold_after=2_000_000)  # also a second try, where the machine is slow
+    held = Fault(WEIGHTS, times=100, hold_after=2_000_000)  # of 15 MB: where the machine is slow, further tries too
     server.faults.append(held)
     command = [*LORAUTER, "pool", "add", "--pool", "pool", "hub:ann/colours"]
     killed = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
