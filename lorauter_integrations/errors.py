@@ -19,7 +19,7 @@ LoRAuterError
     ├── ContentError        a message part the model cannot read (also a ValueError)
     ├── ContextLengthError  prompt and answer do not fit the context window
     ├── QueueFullError      too many requests wait already
-    ├── InvalidAnswerError  an answer that is not what its schema asks for (also a ValueError)
+    ├── InvalidAnswerError  an answer that is not what its schema asks for
     ├── GenerationTimeoutError an answer that was not whole in time (also a TimeoutError)
     └── EngineClosedError   used after it was closed
 """
@@ -125,8 +125,11 @@ class GenerationTimeoutError(EngineError, TimeoutError):
     """An answer was not whole within its time."""
 
 
-class InvalidAnswerError(EngineError, ValueError):
-    """An answer is not what its schema asks for: it was cut at max_tokens, or a validator refuses it."""
+class InvalidAnswerError(EngineError):
+    """An answer is not what its schema asks for: it was cut at max_tokens, or a validator refuses it.
+
+    Not a ValueError: LlamaIndex' query engines take those for an empty response.
+    """
 
 
 class EngineClosedError(EngineError):

@@ -53,8 +53,9 @@ class ResponseWriter:
             InvalidAnswerError: a call was forced and cut.
         """
         piece, parsed = self._take(delta)
-        if parsed and not parsed.calls and self._is_forced:
-            raise _cut(delta.completion, parsed)
+        done = delta.completion
+        if self._is_forced and done and done.finish_reason == "length" and parsed and not parsed.calls:
+            raise _cut(done, parsed)
         blocks = [*([TextBlock(text=self._text)] if self._text or not self._calls else []), *self._blocks(parsed)]
         message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
         if parsed and parsed.broken:
@@ -121,8 +122,8 @@ def raw(route: Route, completion: Completion, model: str) -> dict[str, Any]:
     }
 
 
-def _cut(completion: Completion | None, parsed: ParsedAnswer) -> InvalidAnswerError:
-    counted = completion.usage.completion_tokens if completion else 0
+def _cut(completion: Completion, parsed: ParsedAnswer) -> InvalidAnswerError:
+    counted = completion.usage.completion_tokens
     begun = parsed.broken[0].text if parsed.broken else parsed.text
     return InvalidAnswerError(
         f"the call was cut at {counted} tokens, before it was whole: {begun[-200:]!r}", hint="raise max_tokens"
