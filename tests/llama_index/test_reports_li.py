@@ -104,13 +104,14 @@ def test_23_235_raw_is_json_and_nothing_is_kept_of_a_call(llm):
         gc.collect()
         return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
-    llm.lorauter.engine._prefixes._budget = 0  # what it keeps of conversations is bounded, and not asked about here
-    for _ in range(3):
-        llm.chat(CHAT)
+    def ask(times):
+        for number in range(times):
+            llm.chat([ChatMessage(f"{TEXT} {number % 7}")], max_tokens=2)
+
+    ask(21)  # what is kept of prompts, mixtures and conversations is bounded, and these are all
     before = tensors()
-    for number in range(200):
-        llm.chat([ChatMessage(f"{TEXT} {number % 7}")], max_tokens=2)
-    assert tensors() <= before + 40
+    ask(200)
+    assert tensors() <= before + 10
 
 
 def test_a_message_with_nothing_but_a_call_is_read(llm):
