@@ -1,4 +1,4 @@
-"""LlamaIndex messages to ours and back. Knows llama-index-core; nothing of routing or engines."""
+"""LlamaIndex messages to ours. Knows llama-index-core; nothing of routing or engines."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any, TypeAlias
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
-    ChatResponse,
     CitableBlock,
     CitationBlock,
-    CompletionResponse,
     DocumentBlock,
     MessageRole,
     ToolCallBlock,
 )
 
 from lorauter_integrations.errors import ContentError
-from lorauter_integrations.generation import Completion, Message, Role, ToolCall
-from lorauter_integrations.routing import Route
+from lorauter_integrations.generation import Message, Role, ToolCall
 from lorauter_integrations.tool_calls import HERMES
 
 Asked: TypeAlias = tuple[str, Any, str]  # a call's name, arguments and id, before its arguments are read
@@ -147,33 +144,3 @@ _TEXTS: Mapping[str, Callable[[Any], str | None]] = {
     # A model does not read its own earlier thoughts, and calls are no text.
     **dict.fromkeys(("thinking", "tool_call", "cache"), lambda _: ""),
 }
-
-
-# ------------------------------------------------------------------ answers
-
-
-def raw(route: Route, completion: Completion, model: str) -> dict[str, Any]:
-    """What goes into `raw` of a whole answer: JSON-able, with the token counts that LlamaIndex looks for."""
-    counted = completion.usage
-    return {
-        "model": model,
-        "finish_reason": completion.finish_reason,
-        "usage": {
-            "prompt_tokens": counted.prompt_tokens,
-            "completion_tokens": counted.completion_tokens,
-            "total_tokens": counted.total_tokens,
-        },
-        "lorauter": route.as_dict(),
-        **completion.logprob_facts(),
-    }
-
-
-def chat_response(text: str, delta: str | None, facts: dict[str, Any] | None) -> ChatResponse:
-    """A chat answer so far."""
-    message = ChatMessage(role=MessageRole.ASSISTANT, content=text)
-    return ChatResponse(message=message, delta=delta, raw=facts)
-
-
-def completion_response(text: str, delta: str | None, facts: dict[str, Any] | None) -> CompletionResponse:
-    """A completion so far."""
-    return CompletionResponse(text=text, delta=delta, raw=facts)

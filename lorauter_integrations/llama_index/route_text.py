@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from lorauter_integrations.generation import Message
 from lorauter_integrations.route_text import route_text
 
-END = 300  # characters; two ends are at most 200 tokens of code or JSON, and encoders such as MiniLM read 256
+BEGINNING, END = 700, 250  # characters; together about as much as an encoder of 256 tokens reads
 
 
 def both_ends(messages: Sequence[Message]) -> str:
-    """The system messages and the last user message, of which a long text loses its middle; a `route_on`.
+    """The system messages and the last user message, without the middle of a long text; a `route_on`.
 
-    A finished prompt says what to do at its beginning and at its end, and holds the context in between. An encoder
-    with a limit reads the beginning alone. Nothing of a template has to be known, so users' own work alike. Tools
-    are not part of it, as of no function.
+    A finished prompt says what to do at its beginning and at its end, and holds its context in between. An encoder
+    with a limit reads the beginning alone. Nothing of a template has to be known, so one's own work alike. Tools
+    are not part of the text, as with any function.
 
     Args:
         messages: the conversation.
@@ -32,5 +32,5 @@ def both_ends(messages: Sequence[Message]) -> str:
 
 
 def ends(text: str) -> str:
-    """The first and the last 300 characters of a longer text, else the text."""
-    return text if len(text) <= 2 * END else f"{text[:END]}\n{text[-END:]}"
+    """The first 700 and the last 250 characters of a longer text, else the text."""
+    return text if len(text) <= BEGINNING + END else f"{text[:BEGINNING]}\n{text[-END:]}"

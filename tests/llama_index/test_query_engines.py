@@ -93,9 +93,6 @@ def test_tree_summarize_works_in_threads_and_in_a_loop(scripted):
     assert len(engine.requests) == 2
 
 
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)  # its memory's
 def test_condense_plus_context_condenses_only_with_a_history(scripted, index):
     llm, engine = scripted("At nine.", "When does the ferry leave on Sunday?", "At ten.")
     chat = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm)
