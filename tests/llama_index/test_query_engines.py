@@ -6,6 +6,7 @@ import pytest
 from llama_index.core import Document, VectorStoreIndex, get_response_synthesizer
 from llama_index.core.base.response.schema import PydanticResponse
 from llama_index.core.embeddings import MockEmbedding
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.query_engine import CitationQueryEngine, RouterQueryEngine, SubQuestionQueryEngine
 from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
@@ -18,6 +19,16 @@ from lorauter_integrations.errors import InvalidAnswerError
 from lorauter_integrations.llama_index import LoRAuterLLM
 
 DOCUMENTS = [Document(text="The ferry leaves at nine."), Document(text="The museum is closed on Monday.")]
+
+
+@pytest.fixture(autouse=True)
+def loop():
+    """LlamaIndex' blocking methods run their own coroutines on the thread's loop, or on one that nobody closes."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture
@@ -95,7 +106,8 @@ def test_tree_summarize_works_in_threads_and_in_a_loop(scripted):
 
 def test_condense_plus_context_condenses_only_with_a_history(scripted, index):
     llm, engine = scripted("At nine.", "When does the ferry leave on Sunday?", "At ten.")
-    chat = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm)
+    memory = ChatMemoryBuffer.from_defaults(token_limit=2000)  # the default leaves its database open
+    chat = index.as_chat_engine(chat_mode="condense_plus_context", llm=llm, memory=memory)
     assert str(chat.chat("When does the ferry leave?")) == "At nine."
     assert str(chat.chat("And on Sunday?")) == "At ten."
     assert len(engine.requests) == 3
