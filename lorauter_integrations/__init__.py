@@ -10,6 +10,7 @@ from lorauter_integrations._version import __version__
 
 if TYPE_CHECKING:
     from lorauter_integrations.adapter_map import AdapterMap, AdapterScore, Ranking
+    from lorauter_integrations.choice import Choice
     from lorauter_integrations.engines import Engine, Limits, LocalEngine
     from lorauter_integrations.errors import LoRAuterError
     from lorauter_integrations.generation import (
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
         ToolCall,
         Usage,
     )
-    from lorauter_integrations.lorauter import Answer, Choice, LoRAuter
+    from lorauter_integrations.lorauter import Answer, LoRAuter
     from lorauter_integrations.matching import Ledger, LikelihoodScorer, Matcher, MetricScorer
     from lorauter_integrations.mixing import MixtureModel, write_fused
     from lorauter_integrations.mixture import Mixture
@@ -56,7 +57,8 @@ _HOMES = {
         "ToolCall",
         "Usage",
     ),
-    "lorauter": ("Answer", "Choice", "LoRAuter"),
+    "choice": ("Choice",),
+    "lorauter": ("Answer", "LoRAuter"),
     "matching": ("Ledger", "LikelihoodScorer", "Matcher", "MetricScorer"),
     "mixing": ("MixtureModel", "write_fused"),
     "mixture": ("Mixture",),

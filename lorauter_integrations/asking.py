@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import wraps
 from typing import Any
 
 from lorauter_integrations.answer_form import Form
+from lorauter_integrations.choice import CHOICE_NAMES, Choice
 from lorauter_integrations.errors import OptionError
-from lorauter_integrations.generation import GenerationOptions, Grammar, Message
-from lorauter_integrations.lorauter import CHOICE_NAMES, OPTION_NAMES, Choice, LoRAuter
+from lorauter_integrations.generation import Delta, GenerationOptions, Grammar, Message
+from lorauter_integrations.lorauter import OPTION_NAMES, LoRAuter
 from lorauter_integrations.route_text import route_on_name
+from lorauter_integrations.routing import Route
 
 OWN_NAMES = (*OPTION_NAMES, *CHOICE_NAMES, "model")
 FORM_NAMES = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
@@ -35,6 +37,20 @@ class Call:
     choice: Choice
     form: Form
     model: str
+
+    def stream(self, lorauter: LoRAuter) -> tuple[Route, Iterator[Delta]]:
+        """The route, and the answer piece by piece. Raises as `LoRAuter.stream`."""
+        form = self.form
+        return lorauter.stream(
+            self.messages, self.options, choice=self.choice, tools=form.tools, grammar=form.grammar
+        )
+
+    async def astream(self, lorauter: LoRAuter) -> tuple[Route, AsyncGenerator[Delta, None]]:
+        """As `stream`, off the event loop."""
+        form = self.form
+        return await lorauter.astream(
+            self.messages, self.options, choice=self.choice, tools=form.tools, grammar=form.grammar
+        )
 
 
 def understood(

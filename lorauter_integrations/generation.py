@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
 from lorauter_integrations.errors import OptionError, listing
@@ -64,7 +65,7 @@ class Grammar:
     @property
     def allows_text(self) -> bool:
         """Whether it is `tool_calls` and the answer may be text."""
-        return self.kind == "tool_calls" and bool(json.loads(self.source)["text"])
+        return self.kind == "tool_calls" and bool(_parts(self.source)["text"])
 
     @property
     def otherwise(self) -> Grammar | None:
@@ -72,8 +73,10 @@ class Grammar:
 
         Where there are calls or an `answer` and no text, a model that would write text means to answer.
         """
-        parts = json.loads(self.source) if self.kind == "tool_calls" and not self.allows_text else {}
-        return Grammar.json_schema(parts["answer"]) if parts.get("tools") and parts["answer"] is not None else None
+        if self.kind != "tool_calls" or self.allows_text:
+            return None
+        parts = _parts(self.source)
+        return Grammar.json_schema(parts["answer"]) if parts["tools"] and parts["answer"] is not None else None
 
     @classmethod
     def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
@@ -120,6 +123,13 @@ class Grammar:
     def lark(cls, text: str) -> Grammar:
         """Text of a Lark grammar, in llguidance's dialect; its first rule is `start`."""
         return cls("lark", text)
+
+
+@lru_cache(maxsize=64)
+def _parts(source: str) -> Mapping[str, Any]:
+    """What a `tool_calls` grammar is made of; asked several times for each call of an agent."""
+    parts: dict[str, Any] = json.loads(source)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,17 @@
-"""Where weights lie: a hub name, a folder or file, or files shipped inside an installed package.
+"""What names of the settings stand for: weights (a hub name, a folder, files of a package), and functions.
 
-Knows the file system only; nothing is downloaded here.
+Knows the file system and installed packages only; nothing is downloaded here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from lorauter_integrations.errors import ConfigError
+from lorauter_integrations.errors import ConfigError, LoRAuterError
 
 PACKAGE = "package:"
 
@@ -49,3 +52,25 @@ def _in_package(inner: str) -> Path:
     if not path.exists():
         raise ConfigError(f"the Python package {name!r} has no file {rest!r}")
     return path
+
+
+def imported_function(name: str, what: str, error_type: type[LoRAuterError], *, hint: str = "") -> Callable[..., Any]:
+    """The function of a name such as `package.module:function`, imported.
+
+    Args:
+        name: where it is.
+        what: what it is for, in the errors' words.
+        error_type: of the errors.
+        hint: for one that cannot be imported.
+
+    Raises:
+        LoRAuterError: of that type: it cannot be imported, or is no function.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise error_type(f"{what} {name!r} cannot be imported: {error}", hint=hint) from error
+    if not callable(found):
+        raise error_type(f"{what} {name!r} is not a function")
+    return found  # type: ignore[no-any-return]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorauter_integrations._version import __version__
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.choice import CHOICE_NAMES, ROUTED, Choice, refuse_unknown, with_model
+from lorauter_integrations.choice import ROUTED, Choice, with_model
+from lorauter_integrations.digests import digest
 from lorauter_integrations.engines.base import Engine, completion_of
 from lorauter_integrations.engines.threads import closed_at_the_end, in_threads, step_threads
 from lorauter_integrations.errors import UnknownAdapterError
@@ -37,8 +36,6 @@ from lorauter_integrations.settings import DEFAULT_FILE, Settings
 
 if TYPE_CHECKING:
     from lorauter_integrations.langchain import RouteRunnable
-
-__all__ = ["CHOICE_NAMES", "OPTION_NAMES", "ROUTED", "Answer", "Choice", "LoRAuter", "refuse_unknown", "staleness"]
 
 logger = logging.getLogger(__name__)
 OPTION_NAMES = tuple(field.name for field in fields(GenerationOptions))
@@ -249,7 +246,7 @@ class LoRAuter:
         choice: Choice = ROUTED,
         tools: Sequence[ToolSchema] = (),
         grammar: Grammar | None = None,
-    ) -> tuple[Route, AsyncIterator[Delta]]:
+    ) -> tuple[Route, AsyncGenerator[Delta, None]]:
         """As `stream`, off the event loop; a cancelled task stops the work within a step."""
         ask = partial(self.stream, messages, options, choice=choice, tools=tools, grammar=grammar)
         route, deltas = await asyncio.get_running_loop().run_in_executor(step_threads(), ask)
@@ -340,8 +337,3 @@ def staleness(ranking: Ranking, engine: Engine) -> str:
         return f"its adapter {best.adapter!r} is not in the pool any more"
     changed = pool[best.adapter].content_hash != best.content_hash
     return f"its adapter {best.adapter!r} has changed since it was mapped" if changed else ""
-
-
-def digest(parts: Sequence[Any]) -> str:
-    """A short hash of values that are JSON."""
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -12,10 +12,10 @@ import string
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
-from importlib import import_module
 from typing import Any, TypeAlias
 
 from lorauter_integrations.errors import TaskError, listing
+from lorauter_integrations.locations import imported_function
 
 Metric: TypeAlias = Callable[[str, str], float]
 """(answer, target) -> score in [0, 1], higher is better."""
@@ -125,14 +125,7 @@ def find_metric(name: str) -> Metric:
     """
     if name in METRICS:
         return METRICS[name]
-    module, _, attribute = _checked(name).partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise TaskError(f"the metric {name!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise TaskError(f"the metric {name!r} is not a function")
-    return found  # type: ignore[no-any-return]
+    return imported_function(_checked(name), "the metric", TaskError)
 
 
 def metric_name(metric: str | Metric) -> str:

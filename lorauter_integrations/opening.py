@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from lorauter_integrations.engines.base import Engine, Limits
 from lorauter_integrations.errors import ConfigError
+from lorauter_integrations.locations import imported_function
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.pool import AdapterPool, BaseShapes
 from lorauter_integrations.routing import Encoder, SentenceTransformerEncoder, TaskIndex, TaskRouter, as_encoder
@@ -160,27 +159,14 @@ def open_encoder(settings: Settings) -> Encoder:
     """
     wanted = settings.encoder
     if wanted.factory:
-        return as_encoder(_imported(wanted.factory)())
+        hint = 'write [encoder] factory = "package.module:function", of a package that Python finds'
+        return as_encoder(imported_function(wanted.factory, "the encoder's factory", ConfigError, hint=hint)())
     return SentenceTransformerEncoder(settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device)
 
 
 def _encoder_key(settings: Settings) -> object:
     wanted = settings.encoder
     return wanted if wanted.factory else (settings.weights(wanted.name), wanted)
-
-
-def _imported(name: str) -> Callable[[], Any]:
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ConfigError(
-            f"the encoder's factory {name!r} cannot be imported: {error}",
-            hint='write [encoder] factory = "package.module:function", of a package that Python finds',
-        ) from error
-    if not callable(found):
-        raise ConfigError(f"the encoder's factory {name!r} is not a function")
-    return found  # type: ignore[no-any-return]
 
 
 def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import re
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lorauter_integrations.digests import digest
 from lorauter_integrations.errors import TaskError
 from lorauter_integrations.generation import Message
 from lorauter_integrations.metrics import METRICS, Metric, find_metric, metric_name
@@ -49,7 +49,7 @@ class Example:
     @property
     def content_hash(self) -> str:
         """Changes when anything of the example does."""
-        return _digest([self.system, self.input, self.target])
+        return digest([self.system, self.input, self.target])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Task:
     @property
     def content_hash(self) -> str:
         """Changes when the metric or any example does; not with the description."""
-        return _digest([self.name, str(self.metric), *(example.content_hash for example in self.examples)])
+        return digest([self.name, str(self.metric), *(example.content_hash for example in self.examples)])
 
     def to_json(self) -> str:
         """The whole task as one JSON text, for `from_json`."""
@@ -223,7 +223,3 @@ def _read_facts(file: Path) -> dict[str, Any]:
         if not isinstance(facts.get(key, ""), str):
             raise TaskError(f"{file}: {key} must be a string, not {facts[key]!r}")
     return facts
-
-
-def _digest(parts: list[str]) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -7,8 +7,10 @@ chat template has no place for tools, and as the text by which a call with tools
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
 
 from lorauter_integrations.generation import ToolCall, ToolSchema
 
@@ -89,6 +91,43 @@ def call_text(call: ToolCall, form: CallForm = HERMES) -> str:
     """One call as the model writes it."""
     body = json.dumps({"name": call.name, form.arguments: dict(call.arguments)}, ensure_ascii=False)
     return f"{form.begin}{body}{form.end}"
+
+
+def new_call_id() -> str:
+    """An id for a call, of which the model writes none."""
+    return f"call_{uuid4().hex[:24]}"
+
+
+def read_calls(asked: Iterable[tuple[str | None, Any, str]]) -> tuple[tuple[ToolCall, ...], list[str]]:
+    """The calls of a history, and the texts of those that are none.
+
+    Args:
+        asked: of each the name, the arguments (an object, or its JSON) and the id.
+    """
+    calls, broken = [], []
+    for name, given, call_id in asked:
+        arguments = _parsed(given or "{}")
+        if name and isinstance(arguments, dict):
+            calls.append(ToolCall(name, arguments, call_id))
+        else:
+            broken.append(broken_text(name, given))
+    return tuple(calls), broken
+
+
+def _parsed(given: Any) -> Any:
+    """A value from JSON; text that is none stays text."""
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):  # a model can write nothing but brackets
+        return given
+
+
+def broken_text(name: str | None, arguments: Any) -> str:
+    """A call that could not be parsed, as the model wrote it; without a name, the arguments are all of it."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    if name:
+        text = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {text}}}'
+    return f"{HERMES.begin}{text}{HERMES.end}"
 
 
 def result_text(content: str) -> str:

@@ -16,6 +16,7 @@ FILES = sorted(set(ROOT.rglob("*.py")) - {ROOT / "__init__.py"})
 
 VALUES = {
     "answer_form",
+    "digests",
     "errors",
     "mixture",
     "generation",

@@ -7,36 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from llama_index.core import Document, VectorStoreIndex
-from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.instrumentation.events.llm import LLMChatEndEvent
-from pydantic import Field, PrivateAttr
+from pydantic import Field
 from show import console, show_step
 
-from lorauter_integrations import Encoder
-from lorauter_integrations.llama_index import LoRAuterLLM
+from lorauter_integrations.llama_index import LoRAuterLLM, RouterEmbedding
 from lorauter_integrations.metrics import f1
-
-
-class EncoderEmbedding(BaseEmbedding):
-    """The router's own encoder as LlamaIndex' embedding, so that one model serves both."""
-
-    _encoder: Encoder = PrivateAttr()
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__(model_name=encoder.name)
-        self._encoder = encoder
-
-    def _get_text_embedding(self, text: str) -> list[float]:
-        return self._encoder.encode([text])[0].tolist()
-
-    def _get_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
-
-    async def _aget_query_embedding(self, query: str) -> list[float]:
-        return self._get_text_embedding(query)
 
 
 class RouteRecorder(BaseEventHandler):
@@ -59,7 +38,7 @@ def run_query_engine(config: Path, documents: Path, questions: Path, limit: int 
     files = sorted(documents.glob("*.txt"))
     index = VectorStoreIndex.from_documents(
         [Document(text=file.read_text(), doc_id=file.name) for file in files],
-        embed_model=EncoderEmbedding(llm.lorauter.index.encoder),
+        embed_model=RouterEmbedding(llm.lorauter.index.encoder),
     )
     base = LoRAuterLLM.from_config(config, adapters={})
     engines = {

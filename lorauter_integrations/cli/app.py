@@ -8,13 +8,14 @@ import typer
 from rich.text import Text
 
 from lorauter_integrations._version import __version__
+from lorauter_integrations.choice import Choice
 from lorauter_integrations.cli.hub import pool_app  # with the commands of cli.pool
 from lorauter_integrations.cli.mapping import map_command
 from lorauter_integrations.cli.options import DEFAULT_CONFIG, AsJson, Config
 from lorauter_integrations.cli.output import console, print_json, print_route
 from lorauter_integrations.cli.tasks import tasks_app
 from lorauter_integrations.generation import Message
-from lorauter_integrations.lorauter import Choice, LoRAuter
+from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.opening import open_index, open_router
 from lorauter_integrations.settings import Settings
 

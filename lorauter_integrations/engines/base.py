@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -180,9 +181,10 @@ def completion_of(deltas: Iterator[Delta]) -> Completion:
     raise EngineError("the engine's stream ended without a completion")
 
 
-async def acompletion_of(deltas: AsyncIterator[Delta]) -> Completion:
+async def acompletion_of(deltas: AsyncGenerator[Delta, None]) -> Completion:
     """As `completion_of`, for event loops."""
-    async for delta in deltas:
-        if delta.completion:
-            return delta.completion
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if delta.completion:
+                return delta.completion
     raise EngineError("the engine's stream ended without a completion")

@@ -108,11 +108,11 @@ class TokenMatcher:
         self._vocabulary = vocabulary
         self._otherwise = otherwise
 
-    def allowed(self, likeliest: int | None = None) -> Tensor:
+    def allowed(self, scores: Tensor | None = None) -> Tensor:
         """Which tokens may come next; end tokens where the text may end. *Shape:* ``(vocabulary,)``, bool, CPU.
 
         Args:
-            likeliest: the token that the model would choose if it were free.
+            scores: how the model likes each token if it were free.
 
         Raises:
             EngineError: the grammar is too complex at this place, or a token before did not fit.
@@ -125,7 +125,7 @@ class TokenMatcher:
         bits = np.unpackbits(mask, count=self._vocabulary, bitorder="little")
         tokens = torch.from_numpy(bits).view(torch.bool)
         otherwise, self._otherwise = self._otherwise, None
-        if otherwise is None or likeliest is None or tokens[likeliest]:
+        if otherwise is None or scores is None or tokens[scores.argmax()]:
             return tokens
         return tokens & otherwise
 

@@ -234,8 +234,8 @@ class LocalEngine(Engine):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of prompts and answers that fit the context together."""
         prompts = [self._prompt(request) for request in requests]
-        ends = (token for token in (self._tokenizer.eos_token_id,) if token is not None)
-        end = self.token_ids(self._prompts.end_of_turn) or [*ends]
+        eos = self._tokenizer.eos_token_id
+        end = self.token_ids(self._prompts.end_of_turn) or ([] if eos is None else [int(eos)])
         answers = [self.token_ids(target) + end for target in targets]
         for prompt, answer in zip(prompts, answers, strict=True):
             self._room(len(prompt), at_least=len(answer))

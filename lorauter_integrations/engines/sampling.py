@@ -22,8 +22,8 @@ class Constraint(Protocol):
     def complete(self) -> bool:
         """Whether nothing may follow but the end."""
 
-    def allowed(self, likeliest: int | None = None) -> Tensor:
-        """The tokens that may come next, where the model likes this one best. *Shape:* ``(vocabulary,)``, bool."""
+    def allowed(self, scores: Tensor | None = None) -> Tensor:
+        """The tokens that may come next, where the model likes them so. *Shape:* ``(vocabulary,)``, bool."""
 
     def take(self, token: int) -> None:
         """The token that was chosen."""
@@ -61,7 +61,7 @@ class Sampler:
         """The next token. *Shape:* ``(vocabulary,)``."""
         scores = logits.double().cpu()
         if self._constraint:
-            scores = scores.masked_fill(~self._constraint.allowed(int(scores.argmax())), -math.inf)
+            scores = scores.masked_fill(~self._constraint.allowed(scores), -math.inf)
         scores = self._penalised(scores)
         token = int(scores.argmax()) if self._options.temperature == 0 else self._drawn(scores)
         if self._constraint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
-async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
+async def in_threads(items: Iterator[Item]) -> AsyncGenerator[Item, None]:
     """A blocking iterator, one step at a time in a worker thread; closed when the caller leaves."""
     loop = asyncio.get_running_loop()
     step: asyncio.Future[Any] | None = None
@@ -54,7 +54,7 @@ async def in_threads(items: Iterator[Item]) -> AsyncIterator[Item]:
                 step.add_done_callback(lambda _: close())
 
 
-async def closed_at_the_end(items: AsyncIterator[Item]) -> AsyncIterator[Item]:
+async def closed_at_the_end(items: AsyncIterator[Item]) -> AsyncGenerator[Item, None]:
     """An engine's own answer for event loops; closed when the caller leaves."""
     try:
         async for item in items:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
@@ -35,9 +35,7 @@ def begun(
     """
 
     def begin() -> tuple[Route, Iterator[Delta]]:
-        route, deltas = lorauter.stream(
-            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
-        )
+        route, deltas = call.stream(lorauter)
         return route, noted(_joined(next(deltas), deltas))
 
     return _patient(begin, retries, run)()
@@ -45,13 +43,11 @@ def begun(
 
 async def abegun(
     lorauter: LoRAuter, call: Call, retries: int, run: AsyncCallbackManagerForLLMRun | None
-) -> tuple[Route, AsyncIterator[Delta]]:
+) -> tuple[Route, AsyncGenerator[Delta, None]]:
     """As `begun`, for event loops."""
 
-    async def begin() -> tuple[Route, AsyncIterator[Delta]]:
-        route, deltas = await lorauter.astream(
-            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
-        )
+    async def begin() -> tuple[Route, AsyncGenerator[Delta, None]]:
+        route, deltas = await call.astream(lorauter)
         return route, noted(_ajoined(await anext(deltas), deltas))
 
     return await _patient(begin, retries, run)()
@@ -67,7 +63,7 @@ def _joined(first: Delta, rest: Iterator[Delta]) -> Iterator[Delta]:
     yield from rest  # closes it too, when the caller leaves
 
 
-async def _ajoined(first: Delta, rest: Any) -> AsyncIterator[Delta]:
+async def _ajoined(first: Delta, rest: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:
     async with aclosing(rest):
         yield first
         async for delta in rest:

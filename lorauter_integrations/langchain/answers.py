@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
-from uuid import uuid4
 
 from langchain_core.messages import AIMessage, AIMessageChunk, InvalidToolCall
 from langchain_core.messages.ai import UsageMetadata
@@ -14,7 +13,7 @@ from langchain_core.utils.json import parse_partial_json
 from lorauter_integrations.call_stream import CallPiece, CallStream
 from lorauter_integrations.generation import Completion, Delta
 from lorauter_integrations.routing import Route
-from lorauter_integrations.tool_calls import BrokenCall, CallForm, ParsedAnswer
+from lorauter_integrations.tool_calls import BrokenCall, CallForm, ParsedAnswer, new_call_id
 
 PROVIDER = "lorauter"
 ENDS = ("", "]", "}", '"]', '"}', '""]', '""}')
@@ -44,7 +43,7 @@ class AnswerWriter:
         _, parsed = self._end(completion)
         return AIMessage(
             content=parsed.text,
-            tool_calls=[tool_call(name=c.name, args=dict(c.arguments), id=_call_id()) for c in parsed.calls],
+            tool_calls=[tool_call(name=c.name, args=dict(c.arguments), id=new_call_id()) for c in parsed.calls],
             invalid_tool_calls=[self._invalid(broken, completion) for broken in parsed.broken],
             response_metadata=self._metadata(completion, parsed),
             usage_metadata=usage(completion),
@@ -90,7 +89,7 @@ class AnswerWriter:
         return tool_call_chunk(
             name=piece.name if is_first else None,
             args=piece.arguments,
-            id=_call_id() if is_first else None,
+            id=new_call_id() if is_first else None,
             index=self._calls_begin + piece.index,
         )
 
@@ -99,7 +98,7 @@ class AnswerWriter:
         sent, place = self._arguments.get(broken.index), self._calls_begin + broken.index
         if sent is not None:
             return tool_call_chunk(name=None, args=spoilt(sent), id=None, index=place)
-        return tool_call_chunk(name=None, args=broken.text + spoilt(broken.text), id=_call_id(), index=place)
+        return tool_call_chunk(name=None, args=broken.text + spoilt(broken.text), id=new_call_id(), index=place)
 
     def _invalid(self, broken: BrokenCall, completion: Completion) -> InvalidToolCall:
         sent, reason = self._arguments.get(broken.index), broken.reason
@@ -107,7 +106,7 @@ class AnswerWriter:
             counted = completion.usage.completion_tokens
             reason = f"the answer was cut at {counted} tokens (max_tokens, or the end of the context): {reason}"
         name, arguments = (None, broken.text) if sent is None else (broken.name, sent)
-        return invalid_tool_call(name=name, args=arguments, id=_call_id(), error=reason)
+        return invalid_tool_call(name=name, args=arguments, id=new_call_id(), error=reason)
 
     def _metadata(self, completion: Completion, parsed: ParsedAnswer) -> dict[str, Any]:
         called = parsed.calls and completion.finish_reason == "stop"
@@ -139,7 +138,3 @@ def _reads_as_object(text: str) -> bool:
         return isinstance(parse_partial_json(text), dict)
     except ValueError:
         return False
-
-
-def _call_id() -> str:
-    return f"call_{uuid4().hex[:24]}"

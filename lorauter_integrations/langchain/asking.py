@@ -10,9 +10,10 @@ from langchain_core.runnables import RunnableConfig
 
 from lorauter_integrations import asking
 from lorauter_integrations.asking import Call, understood
+from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.langchain.conversation import from_langchain
 from lorauter_integrations.langchain.tools import asked_form
-from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
+from lorauter_integrations.lorauter import LoRAuter
 
 CONFIGURABLE = ("adapters", "task")
 # LangChain itself hands `stream` on, having read it.

@@ -19,6 +19,7 @@ from typing_extensions import Self
 from lorauter_integrations._version import __version__
 from lorauter_integrations.answer_form import chosen
 from lorauter_integrations.asking import OWN_NAMES, Call, named
+from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.engines.base import acompletion_of, completion_of
 from lorauter_integrations.engines.tool_grammar import checked
 from lorauter_integrations.generation import GenerationRequest
@@ -31,7 +32,7 @@ from lorauter_integrations.langchain.errors import langchain_errors
 from lorauter_integrations.langchain.routes import aannounce, announce
 from lorauter_integrations.langchain.structured import Method, structured
 from lorauter_integrations.langchain.tools import tool_schemas
-from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
+from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE

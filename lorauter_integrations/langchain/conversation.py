@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, ToolMes
 
 from lorauter_integrations.errors import ContentError, listing
 from lorauter_integrations.generation import Message, Role, ToolCall
-from lorauter_integrations.tool_calls import HERMES
+from lorauter_integrations.tool_calls import broken_text, read_calls
 
 Block: TypeAlias = Mapping[str, Any]
 
@@ -115,32 +115,12 @@ def _calls(message: BaseMessage, blocks: Sequence[Block]) -> tuple[tuple[ToolCal
     if not valid and not invalid:
         valid = [block for block in blocks if _kind(block) in _CALLS]
     invalid = invalid or [block for block in blocks if _kind(block) == "invalid_tool_call"]
-    calls, broken = [], [_broken(call.get("name"), call.get("args")) for call in invalid]
+    asked = []
     for call in valid:
         arguments_key, id_key = _CALLS.get(_kind(call), _FIELD)
-        name, given = call.get("name"), call.get(arguments_key)
-        arguments = _parsed(given or "{}")
-        if name and isinstance(arguments, dict):
-            calls.append(ToolCall(name, arguments, call.get(id_key) or ""))
-        else:
-            broken.append(_broken(name, given))
-    return tuple(calls), broken
-
-
-def _parsed(given: Any) -> Any:
-    """A value from JSON; text that is none stays text."""
-    try:
-        return json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError):  # a model can write nothing but brackets
-        return given
-
-
-def _broken(name: str | None, arguments: Any) -> str:
-    """A call that could not be parsed, as the model wrote it; without a name, the arguments are all of it."""
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    if name:
-        text = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {text}}}'
-    return f"{HERMES.begin}{text}{HERMES.end}"
+        asked.append((call.get("name"), call.get(arguments_key), call.get(id_key) or ""))
+    calls, broken = read_calls(asked)
+    return calls, [*(broken_text(call.get("name"), call.get("args")) for call in invalid), *broken]
 
 
 def _blocks(message: BaseMessage) -> list[Block]:

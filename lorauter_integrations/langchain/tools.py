@@ -48,13 +48,15 @@ def tool_schemas(
     Raises:
         OptionError: as `openai_tool`; or two different ones have one name.
     """
-    schemas: list[ToolSchema] = [openai_tool(tool, strict) for tool in tools]
-    bare = [without_titles(schema) for schema in schemas]
-    different = [schema for place, schema in enumerate(schemas) if bare[place] not in bare[:place]]
-    names = [name_of(schema) for schema in different]
-    if twice := {name for name in names if names.count(name) > 1}:
+    schemas: dict[str, ToolSchema] = {}
+    twice = set()
+    for schema in (openai_tool(tool, strict) for tool in tools):
+        known = schemas.setdefault(name_of(schema), schema)
+        if known is not schema and without_titles(known) != without_titles(schema):
+            twice.add(name_of(schema))
+    if twice:
         raise OptionError(f"two of the tools are named {listing(twice)}", hint="give each tool a name of its own")
-    return different
+    return list(schemas.values())
 
 
 def schema_tool(schema: Any, strict: bool | None = None) -> ToolSchema:

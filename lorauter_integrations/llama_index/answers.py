@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,7 +21,7 @@ from lorauter_integrations.call_stream import CallPiece, CallStream
 from lorauter_integrations.errors import InvalidAnswerError
 from lorauter_integrations.generation import Completion, Delta
 from lorauter_integrations.routing import Route
-from lorauter_integrations.tool_calls import CallForm, ParsedAnswer
+from lorauter_integrations.tool_calls import CallForm, ParsedAnswer, new_call_id
 
 BROKEN = "broken_tool_calls"
 """Key of `message.additional_kwargs` under which calls stand that cannot be read: their text, name and why."""
@@ -84,9 +83,7 @@ class ResponseWriter:
                 self._text += piece
                 continue
             known = self._calls.get(piece.index)
-            name, call_id = (
-                (known.tool_name, known.tool_call_id) if known else (piece.name, f"call_{uuid4().hex[:24]}")
-            )
+            name, call_id = (known.tool_name, known.tool_call_id) if known else (piece.name, new_call_id())
             arguments = f"{known.tool_kwargs if known else ''}{piece.arguments}"
             self._calls[piece.index] = ToolCallBlock(tool_call_id=call_id, tool_name=name, tool_kwargs=arguments)
 

@@ -10,9 +10,10 @@ from pydantic import BaseModel
 
 from lorauter_integrations.answer_form import form_of
 from lorauter_integrations.asking import CALL_NAMES, Call, understood
+from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.errors import OptionError
 from lorauter_integrations.llama_index.messages import from_llama_index
-from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
+from lorauter_integrations.lorauter import LoRAuter
 
 
 def understand(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,13 +31,15 @@ from llama_index.core.tools.types import BaseTool
 from pydantic import BaseModel, Field, PrivateAttr
 
 from lorauter_integrations.asking import OWN_NAMES, Call
+from lorauter_integrations.choice import refuse_unknown
+from lorauter_integrations.engines.base import acompletion_of, completion_of
 from lorauter_integrations.errors import InvalidAnswerError
-from lorauter_integrations.generation import Delta
+from lorauter_integrations.generation import Completion, Delta
 from lorauter_integrations.llama_index.answers import BROKEN, ResponseWriter, selections
 from lorauter_integrations.llama_index.asking import conversation, understand
 from lorauter_integrations.llama_index.events import LoRAuterRouteEvent
 from lorauter_integrations.llama_index.structured import Growing, Model, parsed
-from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
+from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE
@@ -127,7 +129,7 @@ class LoRAuterLLM(FunctionCallingLLM):
     @llm_chat_callback()
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation."""
-        return _last(self._pieces(self._call(messages, kwargs), ResponseWriter.chat))
+        return self._whole(self._call(messages, kwargs), ResponseWriter.chat)
 
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -137,7 +139,7 @@ class LoRAuterLLM(FunctionCallingLLM):
     @llm_chat_callback()
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answer a conversation, off the event loop."""
-        return await _alast(await self._apieces(self._call(messages, kwargs), ResponseWriter.chat))
+        return await self._awhole(self._call(messages, kwargs), ResponseWriter.chat)
 
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
@@ -147,7 +149,7 @@ class LoRAuterLLM(FunctionCallingLLM):
     @llm_completion_callback()
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer one prompt as a user's message; the model's chat template is always used."""
-        return _last(self._pieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete))
+        return self._whole(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
@@ -157,9 +159,7 @@ class LoRAuterLLM(FunctionCallingLLM):
     @llm_completion_callback()
     async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Answer one prompt, off the event loop."""
-        return await _alast(
-            await self._apieces(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
-        )
+        return await self._awhole(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
     @llm_completion_callback()
     async def astream_complete(
@@ -277,16 +277,20 @@ class LoRAuterLLM(FunctionCallingLLM):
     def _call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
         return understand(self._lorauter, {name: getattr(self, name) for name in OWN_NAMES}, messages, kwargs)
 
+    def _whole(self, call: Call, write: Write[Response]) -> Response:
+        route, deltas = call.stream(self._lorauter)
+        return _response(self._writer(call, route), completion_of(deltas), write)
+
+    async def _awhole(self, call: Call, write: Write[Response]) -> Response:
+        route, deltas = await call.astream(self._lorauter)
+        return _response(self._writer(call, route), await acompletion_of(deltas), write)
+
     def _pieces(self, call: Call, write: Write[Response]) -> Generator[Response, None, None]:
-        route, deltas = self._lorauter.stream(
-            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
-        )
+        route, deltas = call.stream(self._lorauter)
         return _written(self._writer(call, route), deltas, write)
 
     async def _apieces(self, call: Call, write: Write[Response]) -> AsyncGenerator[Response, None]:
-        route, deltas = await self._lorauter.astream(
-            call.messages, call.options, choice=call.choice, tools=call.form.tools, grammar=call.form.grammar
-        )
+        route, deltas = await call.astream(self._lorauter)
         return _awritten(self._writer(call, route), deltas, write)
 
     def _writer(self, call: Call, route: Route) -> ResponseWriter:
@@ -302,23 +306,17 @@ def _written(
         yield write(writer, delta)
 
 
-async def _awritten(writer: ResponseWriter, deltas: Any, write: Write[Response]) -> AsyncGenerator[Response, None]:
+async def _awritten(
+    writer: ResponseWriter, deltas: AsyncGenerator[Delta, None], write: Write[Response]
+) -> AsyncGenerator[Response, None]:
     async with aclosing(deltas):
         async for delta in deltas:
             yield write(writer, delta)
 
 
-def _last(pieces: Iterator[Response]) -> Response:
-    """The whole answer: the last piece, without the new text that makes it a piece."""
-    for piece in pieces:
-        whole = piece
-    return whole.model_copy(update={"delta": None})
-
-
-async def _alast(pieces: AsyncIterator[Response]) -> Response:
-    async for piece in pieces:
-        whole = piece
-    return whole.model_copy(update={"delta": None})
+def _response(writer: ResponseWriter, completion: Completion, write: Write[Response]) -> Response:
+    """The whole answer as one piece, without the new text that makes it a piece."""
+    return write(writer, Delta(completion.text, completion)).model_copy(update={"delta": None})
 
 
 def _started(kind: type[BaseModel], prompt: PromptTemplate, arguments: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -16,8 +15,8 @@ from llama_index.core.base.llms.types import (
 )
 
 from lorauter_integrations.errors import ContentError
-from lorauter_integrations.generation import Message, Role, ToolCall
-from lorauter_integrations.tool_calls import HERMES
+from lorauter_integrations.generation import Message, Role
+from lorauter_integrations.tool_calls import read_calls
 
 Asked: TypeAlias = tuple[str, Any, str]  # a call's name, arguments and id, before its arguments are read
 
@@ -55,7 +54,7 @@ def _ours(message: ChatMessage, place: str) -> Message:
     if role == "tool":
         facts = message.additional_kwargs
         return Message(role, text, tool_call_id=facts.get("tool_call_id") or "", name=facts.get("name") or "")
-    calls, broken = _read(_asked(message))
+    calls, broken = read_calls(_asked(message))
     return Message(role, "\n".join(part for part in (text, *broken) if part), calls)
 
 
@@ -77,34 +76,6 @@ def _beside(call: Any) -> Asked:
 
 def _part(thing: Any, name: str) -> Any:
     return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
-
-
-def _read(asked: Iterable[Asked]) -> tuple[tuple[ToolCall, ...], list[str]]:
-    """The calls, and the texts of broken ones."""
-    calls, broken = [], []
-    for name, given, call_id in asked:
-        arguments = _parsed(given or "{}")
-        if name and isinstance(arguments, dict):
-            calls.append(ToolCall(name, arguments, call_id))
-        else:
-            broken.append(_broken(name, given))
-    return tuple(calls), broken
-
-
-def _parsed(given: Any) -> Any:
-    """A value from JSON; text that is none stays text."""
-    try:
-        return json.loads(given) if isinstance(given, str) else given
-    except (ValueError, RecursionError):  # a model can write nothing but brackets
-        return given
-
-
-def _broken(name: str, arguments: Any) -> str:
-    """A call that could not be parsed, as the model wrote it; without a name, the arguments are all of it."""
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-    if name:
-        text = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {text}}}'
-    return f"{HERMES.begin}{text}{HERMES.end}"
 
 
 # ------------------------------------------------------------------ text

@@ -12,8 +12,9 @@ from llama_index.core.prompts.mixin import PromptDictType
 from llama_index.core.schema import QueryBundle
 from llama_index.core.tools.types import ToolMetadata
 
+from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.errors import RoutingError
-from lorauter_integrations.lorauter import LoRAuter, refuse_unknown
+from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.routing import TaskIndex
 
 

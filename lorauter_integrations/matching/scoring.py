@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+from lorauter_integrations.digests import digest
 from lorauter_integrations.engines import Engine
 from lorauter_integrations.errors import ContextLengthError, MappingError
 from lorauter_integrations.generation import GenerationOptions, GenerationRequest
@@ -54,7 +53,7 @@ class MetricScorer:
 
     def identity(self, task: Task) -> str:
         """Base model, prompt form and metric (a function of one's own by its source)."""
-        return _digest(["metric", self._engine.identity, str(task.metric), metric_source(str(task.metric))])
+        return digest(["metric", self._engine.identity, str(task.metric), metric_source(str(task.metric))])
 
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
         """The metric of each contestant's answer to each example, in [0, 1]; 0 where the model overflows.
@@ -102,7 +101,7 @@ class LikelihoodScorer:
 
     def identity(self, task: Task) -> str:
         """Base model and prompt form."""
-        return _digest(["log_likelihood", self._engine.identity])
+        return digest(["log_likelihood", self._engine.identity])
 
     def score(self, task: Task, pairs: Sequence[tuple[str, Example]]) -> list[float]:
         """``exp(mean log p)`` of each target, in [0, 1]; 0 where the model overflows.
@@ -156,7 +155,3 @@ def _measured(task: Task, answer: str, target: str) -> float:
             hint=f"it must give a finite number for every answer, also for {answer[:80]!r}",
         )
     return score
-
-
-def _digest(facts: list[object]) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

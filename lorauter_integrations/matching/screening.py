@@ -8,13 +8,12 @@ as that says little when there are few tasks, every second place goes by the pla
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lorauter_integrations.digests import digest
 from lorauter_integrations.engines import Engine
 from lorauter_integrations.generation import GenerationRequest
 from lorauter_integrations.matching.ledger import Key, Ledger
@@ -151,7 +150,7 @@ class Screen:
     def _key(self, task: Task) -> Key:
         """Of what is known of a task: with an adapter, its slope; without, the length of the task's gradient."""
         facts = ["first order", self._engine.identity, EXAMPLES]
-        subject = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        subject = digest(facts)
         return Key(subject, "", task.content_hash)
 
     def _descent(self, task: Task, modules: Collection[str]) -> Descent:

@@ -6,8 +6,6 @@ the metadata, so that every replica that reads the collection agrees.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
+from lorauter_integrations.digests import digest
 from lorauter_integrations.errors import MappingError, TaskError, TaskIndexError, UnknownTaskError, listing
 from lorauter_integrations.routing.address import parse_address
 from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder, mean_vector
@@ -222,7 +221,7 @@ class TaskIndex:
             for name, stored in zip(found["ids"], found["metadatas"], strict=True)
         )
         encoder = [self._encoder.name, self._collection.metadata["lorauter_probe"]]
-        return hashlib.sha256(json.dumps([encoder, facts]).encode()).hexdigest()[:16]
+        return digest([encoder, facts])
 
     def nearest(self, text: str | Vectors, k: int) -> list[Neighbour]:
         """The k mapped tasks nearest to a text, or to its vector, nearest first; ties by name."""

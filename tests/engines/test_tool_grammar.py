@@ -368,7 +368,14 @@ def test_the_real_model_calls_tools_and_writes_text_and_json(real_lorauter):
 
 def first(walk, likeliest):
     """What the first token may be, as text, when the model likes another best."""
-    return {TOKENIZER.decode([token]) for token in walk.allowed(token_ids(likeliest)[0]).nonzero()[:, 0].tolist()}
+    return {TOKENIZER.decode([token]) for token in walk.allowed(liking(likeliest)).nonzero()[:, 0].tolist()}
+
+
+def liking(text):
+    """Scores of a model that would begin so."""
+    scores = torch.zeros(258)
+    scores[token_ids(text)[0]] = 1.0
+    return scores
 
 
 def test_a_model_that_would_write_text_gives_the_answer_where_only_calls_and_the_answer_are_allowed():
@@ -383,7 +390,7 @@ def test_a_model_that_would_write_text_gives_the_answer_where_only_calls_and_the
 
 def test_only_the_first_token_is_judged_so():
     walk = matcher(HERMES, ADD, answer=PERSON)
-    walk.allowed(token_ids("<")[0])
+    walk.allowed(liking("<"))
     walk.take(token_ids("<")[0])
     assert first(walk, "x") == {"t"}  # of <tool_call>
 
