@@ -10,6 +10,7 @@ from lorauter_integrations.errors import OptionError, listing
 from lorauter_integrations.generation import Grammar, ToolSchema
 
 FORCED = frozenset({"any", "required"})
+ANY_OBJECT: Mapping[str, Any] = {"type": "object", "additionalProperties": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,22 @@ def form_of(
         return Form(tools, calls, has_calls=True)
     callable_ones = tools if choice in FORCED else [tool for tool in tools if name_of(tool) == choice]
     return Form(tools, Grammar.tool_calls(callable_ones, parallel=parallel and choice in FORCED), has_calls=True)
+
+
+def unwrapped(response_format: Any) -> Any:
+    """What OpenAI's `response_format` dictionaries hold: None for text, any object for a JSON object, or the schema.
+
+    Anything else stays as it is.
+    """
+    if not isinstance(response_format, Mapping):
+        return response_format
+    kind = response_format.get("type")
+    if kind == "text" and len(response_format) == 1:
+        return None
+    if kind == "json_object":
+        return response_format.get("schema", ANY_OBJECT)
+    inner = response_format.get("json_schema")
+    return inner if kind == "json_schema" and isinstance(inner, Mapping) else response_format
 
 
 def name_of(tool: ToolSchema) -> str:

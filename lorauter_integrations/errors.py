@@ -15,13 +15,15 @@ LoRAuterError
 ├── MappingError            a mapping run that cannot be done or resumed
 └── EngineError             the language model
     ├── ModelLoadError      weights that cannot be loaded
-    ├── OptionError         a generation option out of range or unknown (also a ValueError)
-    ├── ContentError        a message part the model cannot read (also a ValueError)
+    ├── OptionError         a generation option out of range or unknown
+    ├── ContentError        a message part the model cannot read
     ├── ContextLengthError  prompt and answer do not fit the context window
     ├── QueueFullError      too many requests wait already
     ├── InvalidAnswerError  an answer that is not what its schema asks for
     ├── GenerationTimeoutError an answer that was not whole in time (also a TimeoutError)
     └── EngineClosedError   used after it was closed
+
+None is a ValueError: LlamaIndex' query engines take those for an empty response, and pydantic for its own.
 """
 
 from __future__ import annotations
@@ -105,11 +107,11 @@ class ModelLoadError(EngineError):
     """The base model's weights or tokenizer cannot be loaded."""
 
 
-class OptionError(EngineError, ValueError):
+class OptionError(EngineError):
     """A generation option is out of range, or unknown."""
 
 
-class ContentError(EngineError, ValueError):
+class ContentError(EngineError):
     """A message holds something the model cannot read, such as an image."""
 
 
@@ -126,10 +128,7 @@ class GenerationTimeoutError(EngineError, TimeoutError):
 
 
 class InvalidAnswerError(EngineError):
-    """An answer is not what its schema asks for: it was cut at max_tokens, or a validator refuses it.
-
-    Not a ValueError: LlamaIndex' query engines take those for an empty response.
-    """
+    """An answer is not what its schema asks for: it was cut at max_tokens, or a validator refuses it."""
 
 
 class EngineClosedError(EngineError):

@@ -21,7 +21,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from lorauter_integrations.errors import ConfigError, listing
+from lorauter_integrations.errors import ConfigError, OptionError, listing
 from lorauter_integrations.generation import GenerationOptions
 from lorauter_integrations.locations import resolve_location
 from lorauter_integrations.route_text import DEFAULT_ROUTE_ON, RouteOnName
@@ -173,7 +173,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_options(self) -> Settings:
-        self.generation.options()
+        try:
+            self.generation.options()
+        except OptionError as error:
+            raise ValueError(f"generation: {error.message}") from error
         return self
 
     @classmethod

@@ -28,8 +28,6 @@ def test_every_error_survives_pickling_with_its_hint(kind):
         ("MissingExtraError", ImportError),
         ("UnknownTaskError", KeyError),
         ("UnknownAdapterError", KeyError),
-        ("OptionError", ValueError),
-        ("ContentError", ValueError),
     ],
 )
 def test_some_errors_are_pythons_own_too(name, python_error):

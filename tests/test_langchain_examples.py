@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 
 from lorauter_integrations import GenerationOptions, LocalEngine, LoRAuter
 from lorauter_integrations.engines.base import Limits
+from lorauter_integrations.errors import OptionError
 from lorauter_integrations.langchain import ChatLoRAuter
 
 FOLDER = Path(__file__).parents[1] / "examples" / "langchain"
@@ -343,7 +344,7 @@ def test_a_call_that_fails_or_chooses_is_a_line_too(examples, llm):
     file = io.StringIO()
     config = {"callbacks": [examples.tracing.RouteLog(file)]}
     llm.invoke("hello", config, adapters={}, max_tokens=1)
-    with pytest.raises(ValueError, match="max_tokens must be a whole number"):
+    with pytest.raises(OptionError, match="max_tokens must be a whole number"):
         llm.invoke("hello", config, max_tokens=0)
     chosen, failed = lines_of(file)
     assert (chosen["task"], chosen["adapters"]) == (None, {})

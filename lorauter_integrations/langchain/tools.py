@@ -7,14 +7,13 @@ from typing import Any
 
 from langchain_core.tools import BaseTool
 
-from lorauter_integrations.answer_form import Form, form_of, name_of
+from lorauter_integrations.answer_form import Form, form_of, name_of, unwrapped
 from lorauter_integrations.errors import OptionError, listing
 from lorauter_integrations.generation import ToolSchema
 from lorauter_integrations.langchain.schemas import is_tool, openai_tool, rooted, without_titles
 from lorauter_integrations.langchain.schemas import json_schema as json_schema
 
 UNNAMED = "answer"  # the tool of a JSON schema without a title
-ANY_OBJECT = {"type": "object", "additionalProperties": True}
 
 
 def asked_form(
@@ -84,8 +83,5 @@ def answer_schema(response_format: Any) -> dict[str, Any] | None:
     Raises:
         OptionError: as `json_schema`.
     """
-    if response_format is None or response_format == {"type": "text"}:
-        return None
-    if isinstance(response_format, Mapping) and response_format.get("type") == "json_object":
-        return json_schema(response_format.get("schema", ANY_OBJECT))
-    return json_schema(response_format)
+    schema = unwrapped(response_format)
+    return None if schema is None else json_schema(schema)

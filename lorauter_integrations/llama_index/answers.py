@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import json
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -14,17 +16,15 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 from llama_index.core.llms.llm import ToolSelection
-from llama_index.core.llms.utils import parse_partial_json
 
 from lorauter_integrations.answer_form import Form
 from lorauter_integrations.call_stream import CallPiece, CallStream
 from lorauter_integrations.errors import InvalidAnswerError
 from lorauter_integrations.generation import Completion, Delta
+from lorauter_integrations.llama_index.messages import BROKEN
+from lorauter_integrations.llama_index.structured import partial_object
 from lorauter_integrations.routing import Route
 from lorauter_integrations.tool_calls import CallForm, ParsedAnswer, new_call_id
-
-BROKEN = "broken_tool_calls"
-"""Key of `message.additional_kwargs` under which calls stand that cannot be read: their text, name and why."""
 
 
 class ResponseWriter:
@@ -49,14 +49,16 @@ class ResponseWriter:
         """A piece of a chat answer. Calls that are still being written have their arguments as text.
 
         Raises:
-            InvalidAnswerError: a call was forced and cut.
+            InvalidAnswerError: the only call was cut. An agent would take what is left for its last word.
         """
         piece, parsed = self._take(delta)
         done = delta.completion
-        if self._is_forced and done and done.finish_reason == "length" and parsed and not parsed.calls:
-            raise _cut(done, parsed)
+        if done and done.finish_reason == "length" and parsed and not parsed.calls:
+            self._refuse_cut(done, parsed)
         blocks = [*([TextBlock(text=self._text)] if self._text or not self._calls else []), *self._blocks(parsed)]
         message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+        if calls := [_beside(block) for block in blocks if isinstance(block, ToolCallBlock)]:
+            message.additional_kwargs["tool_calls"] = calls  # where LlamaIndex' streaming programs look for them
         if parsed and parsed.broken:
             message.additional_kwargs[BROKEN] = [
                 {"name": one.name, "text": one.text, "reason": one.reason} for one in parsed.broken
@@ -67,6 +69,15 @@ class ResponseWriter:
         """A piece of a completion."""
         piece, _ = self._take(delta)
         return CompletionResponse(text=self._text, delta=piece, raw=self._raw(delta))
+
+    def _refuse_cut(self, completion: Completion, parsed: ParsedAnswer) -> None:
+        if not self._is_forced and not parsed.broken:
+            return
+        begun = parsed.broken[0].text if parsed.broken else parsed.text
+        raise InvalidAnswerError(
+            f"the call was cut at {completion.usage.completion_tokens} tokens, before it was whole: {begun[-200:]!r}",
+            hint="raise max_tokens",
+        )
 
     def _take(self, delta: Delta) -> tuple[str, ParsedAnswer | None]:
         """The new text, and at the end the whole answer taken apart."""
@@ -100,31 +111,58 @@ class ResponseWriter:
         ]
 
     def _raw(self, delta: Delta) -> dict[str, Any] | None:
-        return raw(self._route, delta.completion, self._model) if delta.completion else None
+        """Of a whole answer; JSON-able, with the token counts where LlamaIndex looks for them."""
+        if (completion := delta.completion) is None:
+            return None
+        counted = completion.usage
+        return {
+            "model": self._model,
+            "finish_reason": completion.finish_reason,
+            "usage": {
+                "prompt_tokens": counted.prompt_tokens,
+                "completion_tokens": counted.completion_tokens,
+                "total_tokens": counted.total_tokens,
+            },
+            "lorauter": self._route.as_dict(),
+            **completion.logprob_facts(),
+        }
 
 
-def raw(route: Route, completion: Completion, model: str) -> dict[str, Any]:
-    """What goes into `raw` of a whole answer: JSON-able, with the token counts that LlamaIndex looks for."""
-    counted = completion.usage
+Response = TypeVar("Response", ChatResponse, CompletionResponse)
+Write = Callable[[ResponseWriter, Delta], Response]
+
+
+def written(
+    writer: ResponseWriter, deltas: Iterator[Delta], write: Write[Response]
+) -> Generator[Response, None, None]:
+    """An answer piece by piece."""
+    for delta in deltas:
+        yield write(writer, delta)
+
+
+async def awritten(
+    writer: ResponseWriter, deltas: AsyncGenerator[Delta, None], write: Write[Response]
+) -> AsyncGenerator[Response, None]:
+    """An answer piece by piece, for event loops."""
+    async with aclosing(deltas):
+        async for delta in deltas:
+            yield write(writer, delta)
+
+
+def whole(writer: ResponseWriter, completion: Completion, write: Write[Response]) -> Response:
+    """The whole answer as one piece, without the new text that makes it a piece."""
+    return write(writer, Delta(completion.text, completion)).model_copy(update={"delta": None})
+
+
+def _beside(call: ToolCallBlock) -> dict[str, Any]:
+    """A call in OpenAI's form."""
+    given = call.tool_kwargs
+    arguments = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
     return {
-        "model": model,
-        "finish_reason": completion.finish_reason,
-        "usage": {
-            "prompt_tokens": counted.prompt_tokens,
-            "completion_tokens": counted.completion_tokens,
-            "total_tokens": counted.total_tokens,
-        },
-        "lorauter": route.as_dict(),
-        **completion.logprob_facts(),
+        "id": call.tool_call_id,
+        "type": "function",
+        "function": {"name": call.tool_name, "arguments": arguments},
     }
-
-
-def _cut(completion: Completion, parsed: ParsedAnswer) -> InvalidAnswerError:
-    counted = completion.usage.completion_tokens
-    begun = parsed.broken[0].text if parsed.broken else parsed.text
-    return InvalidAnswerError(
-        f"the call was cut at {counted} tokens, before it was whole: {begun[-200:]!r}", hint="raise max_tokens"
-    )
 
 
 def selections(response: ChatResponse) -> list[ToolSelection]:
@@ -139,9 +177,4 @@ def selections(response: ChatResponse) -> list[ToolSelection]:
 
 
 def _arguments(given: dict[str, Any] | str) -> dict[str, Any]:
-    if isinstance(given, dict):
-        return given
-    try:
-        return parse_partial_json(given or "{}")
-    except ValueError:  # too little is written
-        return {}
+    return given if isinstance(given, dict) else partial_object(given) or {}

@@ -8,7 +8,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from pydantic import BaseModel
 
-from lorauter_integrations.answer_form import form_of
+from lorauter_integrations.answer_form import form_of, unwrapped
 from lorauter_integrations.asking import CALL_NAMES, Call, understood
 from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.errors import OptionError
@@ -25,7 +25,8 @@ def understand(
         lorauter: knows the settings and the pool.
         own: the model object's fields; None = not set.
         messages: LlamaIndex'.
-        keywords: the call's own; `tools` in OpenAI's form, `response_format` a pydantic class or a JSON schema.
+        keywords: the call's own; `tools` in OpenAI's form, `response_format` a pydantic class, a JSON schema or
+            OpenAI's dictionary.
 
     Raises:
         OptionError: a keyword that is not known or out of range, or two that exclude each other.
@@ -52,8 +53,11 @@ def conversation(user: str | ChatMessage | None, history: Sequence[ChatMessage] 
 
 
 def _schema(given: Any) -> Mapping[str, Any] | None:
-    if given is None or isinstance(given, Mapping):
-        return given
-    if isinstance(given, type) and issubclass(given, BaseModel):
-        return given.model_json_schema()
+    schema = unwrapped(given)
+    if isinstance(schema, Mapping):
+        return schema.get("schema", schema) if "type" not in schema else schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel):
+        return schema.model_json_schema()
+    if schema is None:
+        return None
     raise OptionError(f"response_format={given!r} is no schema", hint="give a pydantic class or a JSON schema")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -28,24 +27,30 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools.types import BaseTool
-from pydantic import BaseModel, Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr, SerializerFunctionWrapHandler, model_serializer
 
-from lorauter_integrations.asking import OWN_NAMES, Call
+from lorauter_integrations.asking import OWN_NAMES, Call, named
 from lorauter_integrations.choice import refuse_unknown
 from lorauter_integrations.engines.base import acompletion_of, completion_of
-from lorauter_integrations.errors import InvalidAnswerError
-from lorauter_integrations.generation import Completion, Delta
-from lorauter_integrations.llama_index.answers import BROKEN, ResponseWriter, selections
+from lorauter_integrations.errors import InvalidAnswerError, OptionError
+from lorauter_integrations.llama_index.answers import (
+    Response,
+    ResponseWriter,
+    Write,
+    awritten,
+    selections,
+    whole,
+    written,
+)
 from lorauter_integrations.llama_index.asking import conversation, understand
+from lorauter_integrations.llama_index.closing import acloses, closes, opened
 from lorauter_integrations.llama_index.events import LoRAuterRouteEvent
-from lorauter_integrations.llama_index.structured import Growing, Model, parsed
+from lorauter_integrations.llama_index.messages import BROKEN
+from lorauter_integrations.llama_index.structured import Growing, Model, asked, parsed
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.route_text import RouteOn
 from lorauter_integrations.routing import Route
 from lorauter_integrations.settings import DEFAULT_FILE
-
-Response = TypeVar("Response", ChatResponse, CompletionResponse)
-Write = Callable[[ResponseWriter, Delta], Response]
 
 dispatcher = get_dispatcher(__name__)
 
@@ -59,7 +64,8 @@ class LoRAuterLLM(FunctionCallingLLM):
 
     Example:
         ```python
-        Settings.llm = LoRAuterLLM.from_config("lorauter.toml")
+        Settings.llm = llm = LoRAuterLLM.from_config("lorauter.toml")
+        Settings.tokenizer = llm.lorauter.engine.token_ids  # LlamaIndex fills prompts by it, else by OpenAI's
         ```
     """
 
@@ -70,7 +76,7 @@ class LoRAuterLLM(FunctionCallingLLM):
     min_p: float | None = Field(default=None)
     repetition_penalty: float | None = Field(default=None)
     seed: int | None = Field(default=None)
-    stop: list[str] | None = Field(default=None, description="the answer ends before the first of these")
+    stop: str | list[str] | None = Field(default=None, description="the answer ends before the first of these")
     logprobs: int | None = Field(default=None, description="likeliest tokens beside each chosen one, in raw")
     timeout: float | None = Field(default=None, description="seconds to the end of an answer")
     adapters: dict[str, float] | None = Field(default=None, description="for every call, instead of routing")
@@ -81,9 +87,24 @@ class LoRAuterLLM(FunctionCallingLLM):
     _lorauter: LoRAuter = PrivateAttr()
 
     def __init__(self, lorauter: LoRAuter, **fields: Any) -> None:
-        refuse_unknown(fields, type(self).model_fields, "field")
+        refuse_unknown(fields, {*type(self).model_fields, "class_name"}, "field")
+        if not isinstance(lorauter, LoRAuter):
+            raise OptionError(
+                f"lorauter={lorauter!r} is no LoRAuter",
+                hint="write LoRAuterLLM.from_config(FILE), or LoRAuterLLM.from_dict(data, lorauter=...)",
+            )
         super().__init__(**fields)
         self._lorauter = lorauter
+        lorauter.asked(self._own(), {})  # query engines would take an error of a call's for an empty response
+
+    def __getstate__(self) -> dict[str, Any]:
+        # LlamaIndex' own drops what cannot be pickled, and from this object too.
+        return BaseModel.__getstate__(self)
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: Any) -> dict[str, Any]:
+        """The fields and what else decides an answer; caches of LlamaIndex' pipelines know two LLMs apart by it."""
+        return {**named(handler(self)), "class_name": self.class_name(), "lorauter": self._lorauter.identity}
 
     @classmethod
     def from_config(cls, path: str | Path = DEFAULT_FILE, **overrides: Any) -> LoRAuterLLM:
@@ -118,7 +139,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         engine = self._lorauter.engine
         return LLMMetadata(
             context_window=engine.context_length,
-            num_output=self.max_tokens or self._lorauter.options.max_tokens,
+            num_output=min(self.max_tokens or self._lorauter.options.max_tokens, engine.context_length // 2),
             is_chat_model=True,
             is_function_calling_model=True,
             model_name=self.model or engine.name,
@@ -131,6 +152,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         """Answer a conversation."""
         return self._whole(self._call(messages, kwargs), ResponseWriter.chat)
 
+    @closes
     @llm_chat_callback()
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
         """Answer a conversation piece by piece."""
@@ -141,6 +163,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         """Answer a conversation, off the event loop."""
         return await self._awhole(self._call(messages, kwargs), ResponseWriter.chat)
 
+    @acloses
     @llm_chat_callback()
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """Answer a conversation piece by piece, off the event loop."""
@@ -151,6 +174,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         """Answer one prompt as a user's message; the model's chat template is always used."""
         return self._whole(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
+    @closes
     @llm_completion_callback()
     def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
         """Answer one prompt piece by piece."""
@@ -161,6 +185,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         """Answer one prompt, off the event loop."""
         return await self._awhole(self._call(self._user(prompt, formatted), kwargs), ResponseWriter.complete)
 
+    @acloses
     @llm_completion_callback()
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
@@ -218,9 +243,10 @@ class LoRAuterLLM(FunctionCallingLLM):
         Raises:
             InvalidAnswerError: the answer was cut at max_tokens, or a validator of the class refuses it.
         """
+        keywords = asked(output_cls, llm_kwargs)
         _started(output_cls, prompt, prompt_args)
         messages = self._get_messages(prompt, **prompt_args)
-        return _ended(parsed(output_cls, self.chat(messages, response_format=output_cls, **(llm_kwargs or {}))))
+        return _ended(parsed(output_cls, self.chat(messages, **keywords)))
 
     async def astructured_predict(
         self,
@@ -230,10 +256,10 @@ class LoRAuterLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Model:
         """As `structured_predict`, off the event loop."""
+        keywords = asked(output_cls, llm_kwargs)
         _started(output_cls, prompt, prompt_args)
         messages = self._get_messages(prompt, **prompt_args)
-        response = await self.achat(messages, response_format=output_cls, **(llm_kwargs or {}))
-        return _ended(parsed(output_cls, response))
+        return _ended(parsed(output_cls, await self.achat(messages, **keywords)))
 
     def _structured_stream_call(
         self,
@@ -243,7 +269,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> Generator[Any, None, None]:
         messages, growing = self._get_messages(prompt, **prompt_args), Growing(output_cls)
-        for response in self.stream_chat(messages, response_format=output_cls, **(llm_kwargs or {})):
+        for response in self.stream_chat(messages, **asked(output_cls, llm_kwargs)):
             if (so_far := growing.take(response)) is not None:
                 yield so_far
         yield parsed(output_cls, response)
@@ -256,7 +282,7 @@ class LoRAuterLLM(FunctionCallingLLM):
         **prompt_args: Any,
     ) -> AsyncGenerator[Any, None]:
         messages, growing = self._get_messages(prompt, **prompt_args), Growing(output_cls)
-        responses = await self.astream_chat(messages, response_format=output_cls, **(llm_kwargs or {}))
+        responses = await self.astream_chat(messages, **asked(output_cls, llm_kwargs))
 
         async def objects() -> AsyncGenerator[Any, None]:
             async for response in responses:
@@ -274,49 +300,32 @@ class LoRAuterLLM(FunctionCallingLLM):
         messages = [ChatMessage(role=MessageRole.USER, content=text)]
         return messages if formatted else self._extend_messages(messages)
 
+    def _own(self) -> Mapping[str, Any]:
+        return {name: getattr(self, name) for name in OWN_NAMES}
+
     def _call(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Call:
-        return understand(self._lorauter, {name: getattr(self, name) for name in OWN_NAMES}, messages, kwargs)
+        return understand(self._lorauter, self._own(), messages, kwargs)
 
     def _whole(self, call: Call, write: Write[Response]) -> Response:
         route, deltas = call.stream(self._lorauter)
-        return _response(self._writer(call, route), completion_of(deltas), write)
+        return whole(self._writer(call, route), completion_of(deltas), write)
 
     async def _awhole(self, call: Call, write: Write[Response]) -> Response:
         route, deltas = await call.astream(self._lorauter)
-        return _response(self._writer(call, route), await acompletion_of(deltas), write)
+        return whole(self._writer(call, route), await acompletion_of(deltas), write)
 
     def _pieces(self, call: Call, write: Write[Response]) -> Generator[Response, None, None]:
         route, deltas = call.stream(self._lorauter)
-        return _written(self._writer(call, route), deltas, write)
+        return opened(written(self._writer(call, route), deltas, write))
 
     async def _apieces(self, call: Call, write: Write[Response]) -> AsyncGenerator[Response, None]:
         route, deltas = await call.astream(self._lorauter)
-        return _awritten(self._writer(call, route), deltas, write)
+        return opened(awritten(self._writer(call, route), deltas, write))
 
     def _writer(self, call: Call, route: Route) -> ResponseWriter:
         dispatcher.event(LoRAuterRouteEvent(route=route.as_dict(), model=call.model))
         form = self._lorauter.engine.call_form if call.form.has_calls else None
         return ResponseWriter(route, call.model, form, call.form)
-
-
-def _written(
-    writer: ResponseWriter, deltas: Iterator[Delta], write: Write[Response]
-) -> Generator[Response, None, None]:
-    for delta in deltas:
-        yield write(writer, delta)
-
-
-async def _awritten(
-    writer: ResponseWriter, deltas: AsyncGenerator[Delta, None], write: Write[Response]
-) -> AsyncGenerator[Response, None]:
-    async with aclosing(deltas):
-        async for delta in deltas:
-            yield write(writer, delta)
-
-
-def _response(writer: ResponseWriter, completion: Completion, write: Write[Response]) -> Response:
-    """The whole answer as one piece, without the new text that makes it a piece."""
-    return write(writer, Delta(completion.text, completion)).model_copy(update={"delta": None})
 
 
 def _started(kind: type[BaseModel], prompt: PromptTemplate, arguments: dict[str, Any]) -> None:

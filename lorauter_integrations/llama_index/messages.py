@@ -16,7 +16,7 @@ from llama_index.core.base.llms.types import (
 
 from lorauter_integrations.errors import ContentError
 from lorauter_integrations.generation import Message, Role
-from lorauter_integrations.tool_calls import read_calls
+from lorauter_integrations.tool_calls import broken_text, read_calls
 
 Asked: TypeAlias = tuple[str, Any, str]  # a call's name, arguments and id, before its arguments are read
 
@@ -31,6 +31,9 @@ _ROLES: Mapping[str, Role] = {
     "function": "tool",
 }
 _TEXT_TYPES = frozenset({"application/json", "application/xml", "application/yaml"})
+BROKEN = "broken_tool_calls"
+"""Key of `message.additional_kwargs` under which calls stand that cannot be read: their text, name and why."""
+
 _UNTITLED = "input_document"  # LlamaIndex' title for a document without one
 
 
@@ -55,6 +58,7 @@ def _ours(message: ChatMessage, place: str) -> Message:
         facts = message.additional_kwargs
         return Message(role, text, tool_call_id=facts.get("tool_call_id") or "", name=facts.get("name") or "")
     calls, broken = read_calls(_asked(message))
+    broken += [broken_text(None, call["text"]) for call in message.additional_kwargs.get(BROKEN) or ()]
     return Message(role, "\n".join(part for part in (text, *broken) if part), calls)
 
 

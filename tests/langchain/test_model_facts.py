@@ -20,6 +20,7 @@ from langchain_core.exceptions import (
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage, trim_messages
 from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.tools import tool
+from pydantic import ValidationError
 
 from lorauter_integrations import GenerationOptions, Grammar
 from lorauter_integrations.engines.base import Limits
@@ -99,7 +100,7 @@ def test_a_model_that_is_neither_base_nor_adapter_is_refused(llm):
     ids=["temperature", "both", "route_on"],
 )
 def test_a_wrong_field_is_refused_at_once(pico_lorauter, fields, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((OptionError, ValidationError), match=match):
         ChatLoRAuter(lorauter=pico_lorauter, **fields)
 
 
