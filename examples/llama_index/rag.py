@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,11 @@ from chroma_store import ChromaStore
 from demo_llm import console, demo_llm, nearest_task
 from llama_index.core import Document, StorageContext, VectorStoreIndex
 from llama_index.core.base.base_query_engine import BaseQueryEngine
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.dispatcher import instrument_tags
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.events import BaseEvent
 from llama_index.core.node_parser import SentenceSplitter
-from pydantic import Field
+from routes import asking, recorded_routes
 
 from lorauter_integrations.llama_index import LoRAuterLLM
 from lorauter_integrations.llama_index.embeddings import RouterEmbedding
-from lorauter_integrations.llama_index.events import LoRAuterRouteEvent
 from lorauter_integrations.metrics import contains, exact_match, f1
 
 FOLDER = Path(__file__).parent
@@ -44,27 +38,6 @@ class Answer:
     text: str
     document: str
     route: dict[str, Any]
-
-
-class RouteRecorder(BaseEventHandler):
-    """Keeps the routes of the model's calls, which query engines do not hand on, under the tag of the question."""
-
-    routes: dict[str, dict[str, Any]] = Field(default_factory=dict)
-
-    def handle(self, event: BaseEvent, **_: Any) -> None:
-        if isinstance(event, LoRAuterRouteEvent) and "question" in event.tags:
-            self.routes[event.tags["question"]] = event.route
-
-
-@contextmanager
-def recorded_routes() -> Iterator[dict[str, dict[str, Any]]]:
-    """The route of each question that is asked while the context is open."""
-    recorder, handlers = RouteRecorder(), get_dispatcher().event_handlers
-    handlers.append(recorder)
-    try:
-        yield recorder.routes
-    finally:
-        handlers.remove(recorder)
 
 
 def read_documents(folder: Path) -> list[Document]:
@@ -106,7 +79,7 @@ def answer_all(index: VectorStoreIndex, llm: LoRAuterLLM, questions: Sequence[st
 
 
 async def answer_one(engine: BaseQueryEngine, question: str, routes: dict[str, dict[str, Any]]) -> Answer:
-    with instrument_tags({"question": question}):
+    with asking(question):
         response = await engine.aquery(question)
     return Answer(str(response), response.source_nodes[0].node.ref_doc_id, routes[question])
 
