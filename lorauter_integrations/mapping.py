@@ -74,12 +74,38 @@ def map_tasks(
     tasks = [index.get(name) for name in names] or known
     if not tasks:
         raise MappingError("the task index is empty", hint="run `lorauter tasks add FOLDER` first")
+    matcher = open_matcher(engine, settings, ledger, workers=workers, on_progress=on_progress)
+    for ranking in matcher.match(tasks, engine.adapters, known=known):
+        index.set_ranking(ranking)
+        yield ranking
+
+
+def open_matcher(
+    engine: Engine,
+    settings: MappingSettings,
+    ledger: str | Path,
+    *,
+    workers: Workers | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Matcher:
+    """The matcher of the settings.
+
+    Args:
+        engine: holds the pool.
+        settings: what is scored, the schedule, the seed.
+        ledger: file of all scores; tasks' gradients are kept in a folder beside it.
+        workers: where adapters are measured; None is this process.
+        on_progress: called after every batch.
+
+    Raises:
+        MappingError: the ledger cannot be read.
+    """
     scores = Ledger(ledger)
     scorers = scorers_of(engine, settings)
     screen = None
     if settings.schedule == "screened":
         screen = Screen(engine, scores, Path(ledger).parent / GRADIENTS, size=settings.shortlist)
-    matcher = Matcher(
+    return Matcher(
         scorers[METRIC],
         scores,
         rules=_rules(settings),
@@ -88,9 +114,6 @@ def map_tasks(
         workers=workers,
         on_progress=on_progress,
     )
-    for ranking in matcher.match(tasks, engine.adapters, known=known):
-        index.set_ranking(ranking)
-        yield ranking
 
 
 def _rules(settings: MappingSettings) -> Rules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,29 @@ from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.locations import imported_function
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.pool import AdapterPool, BaseShapes
-from lorauter_integrations.routing import Encoder, SentenceTransformerEncoder, TaskIndex, TaskRouter, as_encoder
-from lorauter_integrations.settings import Settings
+from lorauter_integrations.routing import (
+    DEFAULT,
+    LEAST_SHARE,
+    PAPER,
+    PAPER_K,
+    PAPER_TEMPERATURE,
+    Abstaining,
+    Encoder,
+    Mean,
+    Nucleus,
+    RememberingEncoder,
+    Rules,
+    SentenceTransformerEncoder,
+    Softmax,
+    Space,
+    TaskIndex,
+    TaskRouter,
+    Uniform,
+    Weighting,
+    Whitened,
+    as_encoder,
+)
+from lorauter_integrations.settings import RoutingSettings, Settings
 
 if TYPE_CHECKING:
     from lorauter_integrations.engines import LocalEngine
@@ -142,7 +164,9 @@ def open_index(settings: Settings, encoder: Any = None) -> TaskIndex:
     key = repr((_encoder_key(settings) if encoder is None else id(encoder), place, wanted.collection))
     index = _indexes.get(key)
     if index is None or index.closed:
-        encoder = open_encoder(settings) if encoder is None else encoder
+        encoder = open_encoder(settings) if encoder is None else as_encoder(encoder)
+        if settings.encoder.cache:
+            encoder = RememberingEncoder(encoder, settings.encoder.cache)
         if wanted.url:
             index = TaskIndex.server(place, encoder, collection=wanted.collection)
         else:
@@ -161,7 +185,9 @@ def open_encoder(settings: Settings) -> Encoder:
     if wanted.factory:
         hint = 'write [encoder] factory = "package.module:function", of a package that Python finds'
         return as_encoder(imported_function(wanted.factory, "the encoder's factory", ConfigError, hint=hint)())
-    return SentenceTransformerEncoder(settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device)
+    return SentenceTransformerEncoder(
+        settings.weights(wanted.name), prefix=wanted.prefix, device=wanted.device, long_texts=wanted.long_texts
+    )
 
 
 def _encoder_key(settings: Settings) -> object:
@@ -171,7 +197,38 @@ def _encoder_key(settings: Settings) -> object:
 
 def open_router(settings: Settings, index: TaskIndex) -> TaskRouter:
     """The router of the settings."""
-    return TaskRouter(index, k=settings.routing.k, temperature=settings.routing.temperature)
+    return TaskRouter(index, routing_rules(settings.routing))
+
+
+def routing_rules(wanted: RoutingSettings) -> Rules:
+    """The preset's rules, with what the settings say beside it."""
+    preset = {"default": DEFAULT, "paper": PAPER}[wanted.preset]
+    spaces: Mapping[str, Space] = {"mean": Mean(), "whitened": Whitened(wanted.shrinkage)}
+    abstaining = preset.abstaining
+    if wanted.abstain is not None:
+        abstaining = Abstaining(wanted.abstain) if wanted.abstain else None
+    return Rules(
+        spaces[wanted.space] if wanted.space else preset.space,
+        _weighting(wanted, preset.weighting),
+        preset.gain if wanted.gain is None else wanted.gain,
+        abstaining,
+    )
+
+
+def _weighting(wanted: RoutingSettings, preset: Weighting) -> Weighting:
+    """The preset's, unless something is said of the weights."""
+    if wanted.weights is None and wanted.k is None and wanted.temperature is None:
+        return preset
+    k, temperature = wanted.k or PAPER_K, wanted.temperature
+    if temperature is None and wanted.preset == "paper":
+        temperature = PAPER_TEMPERATURE
+    fixed = None if isinstance(temperature, str) else temperature
+    ways: Mapping[str, Weighting] = {
+        "softmax": Softmax(k, fixed, preset.least if isinstance(preset, Softmax) else LEAST_SHARE),
+        "uniform": Uniform(k),
+        "nucleus": Nucleus(wanted.mass, k, fixed),
+    }
+    return ways[wanted.weights or "softmax"]
 
 
 _opening = threading.Lock()

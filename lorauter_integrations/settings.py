@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import (
@@ -56,11 +56,15 @@ class EncoderSettings(_Table):
     name: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="hub name, folder, or package:...")
     prefix: str = Field("", description="put before each text, for encoders trained with an instruction")
     device: str | None = None
+    long_texts: Literal["ends", "head"] = Field(
+        "ends", description="what is read of a text longer than the encoder reads: both ends, or its beginning"
+    )
+    cache: int = Field(4096, ge=0, description="vectors kept in memory; 0 keeps none")
     factory: str = Field("", description="package.module:function that makes an encoder; then nothing else is set")
 
     @model_validator(mode="after")
     def _factory_is_alone(self) -> EncoderSettings:
-        names = ("name", "prefix", "device")
+        names = ("name", "prefix", "device", "long_texts")
         others = [name for name in names if getattr(self, name) not in ("", type(self).model_fields[name].default)]
         if self.factory and others:
             raise ValueError(f'factory makes the whole encoder; leave out {listing(others)}, or write ""')
@@ -100,9 +104,17 @@ class EngineSettings(_Table):
 class RoutingSettings(_Table):
     """`[routing]`: how tasks share a text, and what of a conversation is the text."""
 
-    preset: Literal["paper"] = "paper"
-    k: int = Field(3, ge=1)
-    temperature: float = Field(0.2, gt=0)
+    preset: Literal["default", "paper"] = Field("default", description="what the keys below are when left out")
+    space: Literal["whitened", "mean"] | None = None
+    shrinkage: float | None = Field(None, gt=0, le=1, description="of the whitening; fitted when left out")
+    weights: Literal["softmax", "uniform", "nucleus"] | None = None
+    k: int | None = Field(None, ge=1, description="tasks that share a text; with nucleus, at most")
+    temperature: Annotated[float, Field(gt=0)] | Literal["fitted"] | None = None
+    mass: float = Field(0.9, gt=0, le=1, description="of the softmax, that the tasks of a nucleus hold")
+    gain: float | None = Field(None, ge=0, description="how much an adapter's gain over the base model counts")
+    abstain: float | None = Field(
+        None, ge=0, le=0.5, description="rate of the tasks' own examples that are left to the base model; 0 is never"
+    )
     route_on: RouteOnName = Field(DEFAULT_ROUTE_ON, description="what of a conversation is routed on")
     sticky: bool = Field(False, description="a follow-up stays on its conversation's task")
 

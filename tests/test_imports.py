@@ -38,7 +38,8 @@ ALLOWED = {
     "mixing": VALUES | {"mixing", "pool"},
     "engines": VALUES | {"engines", "mixing", "pool"},
     "matching": VALUES | {"matching", "engines", "pool"},
-    "reports": VALUES | {"reports"},
+    "reports": VALUES | {"reports", "evaluation"},
+    "evaluation": VALUES | {"evaluation", "engines", "mixing", "pool", "routing", "reports"},
 }
 FRAMEWORKS = {"langchain", "llama_index"}
 EVERYTHING = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}
@@ -49,7 +50,7 @@ ALLOWED |= {framework: INNER | {framework} for framework in FRAMEWORKS}
 ALLOWED |= {"cli": INNER | {"cli"}}
 
 HOMES = {
-    "chromadb": {"routing/task_index.py"},
+    "chromadb": {"routing/chroma.py"},
     "sentence_transformers": {"routing/encoder.py"},
     "torch": {"mixing", "engines", "pool/pickled.py"},
     "transformers": {"mixing", "engines"},
@@ -103,6 +104,7 @@ LIGHT = [
     ".task",
     ".pool",
     ".routing",
+    ".evaluation",
     ".matching",
     ".reports",
     ".engines",
@@ -135,3 +137,9 @@ def test_name_of_the_package_resolves(name):
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match=f"module '{NAME}' has no attribute 'Loraouter'"):
         _ = lorauter_integrations.Loraouter
+
+
+def test_reports_know_the_values_of_an_evaluation_only():
+    files = [file for file in FILES if part_of(file) == "reports"]
+    names = {name for file in files for name in imports(file) if name.startswith(f"{NAME}.evaluation")}
+    assert names == {f"{NAME}.evaluation.results"}

@@ -24,6 +24,7 @@ from lorauter_integrations import (
 )
 from lorauter_integrations.engines.threads import in_threads
 from lorauter_integrations.errors import OptionError
+from lorauter_integrations.routing import PAPER, Rules, Softmax
 
 COLOUR = [Message("user", "name a colour")]
 
@@ -84,7 +85,7 @@ def test_a_follow_up_says_that_it_stayed(pico_lorauter):
     talk = [*COLOUR, Message("assistant", "red"), Message("user", "make that shorter")]
     answer = pico_lorauter.generate(talk, choice=Choice(sticky=True))
     assert answer.route.matches == pico_lorauter.route(COLOUR).matches
-    assert answer.route.reason == "a follow-up of the turn before: nearest 2 of the mapped tasks"
+    assert answer.route.reason == "a follow-up of the turn before: nearest 1 of the mapped tasks"
 
 
 def test_route_honours_chosen_adapters_and_task_like_choose(pico_lorauter):
@@ -123,8 +124,8 @@ def last(messages):
         lambda lorauter: lorauter.index.remove("sums"),
         lambda lorauter: lorauter.index.add([Task("new", "f1", [Example("a", "b")])]),
         lambda lorauter: lorauter.index.add([Task("sums", "f1", [Example("add", "1")])]),
-        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, k=1)),
-        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, temperature=0.1)),
+        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, Rules(weighting=Softmax(1)))),
+        lambda lorauter: setattr(lorauter, "router", TaskRouter(lorauter.index, PAPER)),
         lambda lorauter: setattr(lorauter, "router", Always("colours")),
         lambda lorauter: setattr(lorauter, "route_on", "last_user"),
         lambda lorauter: setattr(lorauter, "route_on", last),
@@ -294,7 +295,8 @@ def with_dora(pico_lorauter, tmp_path):
     dora = described(folder, "dora")
     engine = LocalEngine(pico_model(), pico_tokenizer(), AdapterPool({**pico_lorauter.engine.adapters, "dora": dora}))
     set_winner(pico_lorauter.index, "colours", "dora", dora.content_hash)
-    return LoRAuter(pico_lorauter.index, engine, options=pico_lorauter.options)
+    router = TaskRouter(pico_lorauter.index, PAPER)
+    return LoRAuter(pico_lorauter.index, engine, router=router, options=pico_lorauter.options)
 
 
 def test_a_text_next_to_a_task_whose_adapter_is_used_alone_is_answered_by_it_alone(with_dora):

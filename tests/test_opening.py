@@ -112,7 +112,10 @@ def test_encoder_that_is_given_stands_in_for_the_settings(write):
     first, second = (LoRAuter.from_config(write('[encoder]\nname = "no/such"\n'), encoder=encoder) for _ in range(2))
     with first.index:
         assert first.index is second.index
-        assert first.index.encoder is encoder
+        calls = encoder.calls
+        vectors = [first.index.encoder.encode(["a new text"]) for _ in range(2)]
+        assert (vectors[0] == vectors[1]).all()
+        assert encoder.calls == calls + 1  # it is asked once, and remembered
         other = LoRAuter.from_config(write(), {"index": {"path": "other"}}, WordEncoder("other"))
         with other.index:
             assert other.index is not first.index

@@ -77,7 +77,9 @@ def test_every_setting_is_described_with_its_default():
     skipped = {("model", "dtype"), ("encoder", "device"), ("generation", "seed"), ("generation", "timeout")}
     for table, values in real.items():
         for key, value in values.items():
-            if (table, key) not in skipped:
+            if value is None and (table, key) not in skipped:
+                assert f"\n# {key} = " in text, f"[{table}] {key}"
+            elif (table, key) not in skipped:
                 assert shown[table][key] == value, f"[{table}] {key}"
 
 

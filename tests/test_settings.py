@@ -50,7 +50,7 @@ def test_every_table_of_the_file_is_read(write):
 def test_defaults(write):
     settings = Settings.read(write())
     assert (settings.routing.route_on, settings.routing.sticky) == ("system_and_last_user", False)
-    assert (settings.routing.k, settings.routing.temperature) == (3, 0.2)
+    assert (settings.routing.preset, settings.routing.k, settings.routing.temperature) == ("default", None, None)
     assert (settings.mapping.schedule, settings.mapping.shortlist) == ("screened", 24)
     assert settings.generation.options().temperature == 0.0
 
@@ -106,7 +106,7 @@ MODEL = '[model]\nname = "m"\n'
         (MODEL + "[router]\nk = 3", "router: Extra inputs are not permitted"),
         (MODEL + '[routing]\nk = "many"', "routing.k: Input should be a valid integer"),
         (MODEL + "[routing]\nk = 0", "routing.k: .*greater than or equal to 1"),
-        (MODEL + "[routing]\ntemperature = 0", "routing.temperature: .*greater than 0"),
+        (MODEL + "[routing]\ntemperature = 0", "routing.temperature.*greater than 0.*'fitted'"),
         (MODEL + '[routing]\nroute_on = "all"', "routing.route_on: .*'system_and_last_user'.* or 'conversation'"),
         (MODEL + '[encoder]\nname = "n"\nfactory = "m:f"', "encoder: .*factory makes the whole encoder.*'name'"),
         (MODEL + '[encoder]\nprefix = "p"\nfactory = "m:f"', "encoder: .*factory makes the whole encoder.*'prefix'"),

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from lorauter_integrations._version import __version__
 from lorauter_integrations.choice import Choice
+from lorauter_integrations.cli.evaluate import evaluate_command
 from lorauter_integrations.cli.hub import pool_app  # with the commands of cli.pool
 from lorauter_integrations.cli.mapping import map_command
 from lorauter_integrations.cli.options import DEFAULT_CONFIG, AsJson, Config
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(pool_app, name="pool")
 app.add_typer(tasks_app, name="tasks")
 app.command("map")(map_command)
+app.command("evaluate")(evaluate_command)
 
 
 def _version(wanted: bool) -> None:

@@ -4,7 +4,9 @@ for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   const key = (row, column) => {
     const text = row.cells[column].textContent.trim();
-    return heads[column].className === "number" ? parseFloat(text.replaceAll(",", "")) : text;
+    if (heads[column].className !== "number") return text;
+    const number = parseFloat(text.replaceAll(",", ""));
+    return Number.isNaN(number) ? -Number.MAX_VALUE : number; // "not run" is last
   };
   const compare = (a, b) => (typeof a === "number" ? a - b : a.localeCompare(b));
   heads.forEach((head, column) => {

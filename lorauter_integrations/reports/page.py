@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
-from importlib.resources import files
 from itertools import chain, groupby
 from pathlib import Path
 
 from lorauter_integrations.adapter_map import AdapterScore, Ranking
 from lorauter_integrations.reports.grid import Scale, adapters_by_task, best_by_task, colour
+from lorauter_integrations.reports.skeleton import html_page
 from lorauter_integrations.reports.summary import (
     TITLE,
     all_rounds,
@@ -58,22 +58,7 @@ def mapping_page(rankings: Sequence[Ranking]) -> str:
     Args:
         rankings: at least one, as a mapping run returns them; an index keeps only the best 20 of each.
     """
-    own = files(__package__)
-    style = own.joinpath("page.css").read_text(encoding="utf-8") + _colour_classes()
-    script = own.joinpath("page.js").read_text(encoding="utf-8")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{TITLE}</title>
-<style>
-{style}</style>
-</head>
-<body>
-<main>
-<h1>{TITLE}</h1>
-{_headline(rankings)}
+    inside = f"""{_headline(rankings)}
 <h2>The winners</h2>
 {_winners(rankings)}
 <h2>Every adapter that was asked</h2>
@@ -83,13 +68,8 @@ def mapping_page(rankings: Sequence[Ranking]) -> str:
 <footer>
 {_joined(f"<p>{note}</p>" for note in NOTES)}
 <p>Base model: {", ".join(sorted({_text(ranking.base_model) for ranking in rankings}))}</p>
-</footer>
-</main>
-<script>
-{script}</script>
-</body>
-</html>
-"""
+</footer>"""
+    return html_page(TITLE, _colour_classes(), inside)
 
 
 def _text(text: str) -> str:

@@ -1,25 +1,56 @@
 """Texts to tasks to mixtures. Knows nothing of models that write."""
 
+from lorauter_integrations.routing.abstaining import Abstaining
 from lorauter_integrations.routing.encoder import (
     CallableEncoder,
     Encoder,
     SentenceTransformerEncoder,
     as_encoder,
 )
+from lorauter_integrations.routing.known_tasks import FixedTasks, KnownTasks, Neighbour, TaskSource
+from lorauter_integrations.routing.remembering_encoder import RememberingEncoder
 from lorauter_integrations.routing.route import Route, TaskMatch
-from lorauter_integrations.routing.router import Router, TaskRouter, route_to_task
-from lorauter_integrations.routing.task_index import Neighbour, TaskIndex
+from lorauter_integrations.routing.router import DEFAULT, PAPER, Router, Rules, TaskRouter, route_to_task
+from lorauter_integrations.routing.task_index import TaskIndex
+from lorauter_integrations.routing.task_space import Mean, Space, Whitened
+from lorauter_integrations.routing.weighting import (
+    LEAST_SHARE,
+    PAPER_K,
+    PAPER_TEMPERATURE,
+    Nucleus,
+    Softmax,
+    Uniform,
+    Weighting,
+)
 
 __all__ = [
+    "DEFAULT",
+    "LEAST_SHARE",
+    "PAPER",
+    "PAPER_K",
+    "PAPER_TEMPERATURE",
+    "Abstaining",
     "CallableEncoder",
     "Encoder",
+    "FixedTasks",
+    "KnownTasks",
+    "Mean",
     "Neighbour",
+    "Nucleus",
+    "RememberingEncoder",
     "Route",
     "Router",
+    "Rules",
     "SentenceTransformerEncoder",
+    "Softmax",
+    "Space",
     "TaskIndex",
     "TaskMatch",
     "TaskRouter",
+    "TaskSource",
+    "Uniform",
+    "Weighting",
+    "Whitened",
     "as_encoder",
     "route_to_task",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import numpy.typing as npt
 from lorauter_integrations.errors import ConfigError, ModelLoadError
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
+LongTexts: TypeAlias = Literal["ends", "head"]
+HEAD = 0.75  # of what a model reads, when a longer text is cut in its middle
 
 
 @runtime_checkable
@@ -37,13 +39,24 @@ class SentenceTransformerEncoder:
         prefix: put before each text, for encoders trained with an instruction.
         device: torch device; the library's choice when None.
         batch_size: texts encoded at once.
+        long_texts: what is read of a text that is longer than the model reads: "ends", its beginning and its last
+            quarter of the length, since a prompt says what to do at its ends, or "head", its beginning alone.
 
     Raises:
         ModelLoadError: at the first use, when the model cannot be loaded.
     """
 
-    def __init__(self, model: str, *, prefix: str = "", device: str | None = None, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        prefix: str = "",
+        device: str | None = None,
+        batch_size: int = 32,
+        long_texts: LongTexts = "ends",
+    ) -> None:
         self._model_name = model
+        self._long_texts = long_texts
         self._prefix = prefix
         self._device = device
         self._batch_size = batch_size
@@ -61,8 +74,9 @@ class SentenceTransformerEncoder:
         """Unit vectors of the texts. *Shape:* ``(len(texts), dimension)``."""
         with self._lock:  # loading twice wastes memory, and fast tokenizers refuse two threads at once
             model = self._loaded()
+            read = _both_ends(model, texts, self._prefix) if self._long_texts == "ends" else texts
             vectors = model.encode(
-                [self._prefix + text for text in texts],
+                [self._prefix + text for text in read],
                 batch_size=self._batch_size,
                 normalize_embeddings=True,
                 show_progress_bar=False,
@@ -81,6 +95,27 @@ class SentenceTransformerEncoder:
                     hint="give a hub name, or the folder of a sentence-transformers model",
                 ) from error
         return self._model
+
+
+def _both_ends(model: Any, texts: Sequence[str], prefix: str) -> list[str]:
+    """The texts, of those that are longer than a sentence-transformers model reads their two ends."""
+    limit, tokenizer = model.max_seq_length, model.tokenizer
+    if not limit or tokenizer is None:
+        return list(texts)
+    room = limit - tokenizer.num_special_tokens_to_add() - len(_ids(tokenizer, prefix))
+    tail = room - int(room * HEAD)
+    read = []
+    for text in texts:
+        ids = _ids(tokenizer, text) if len(text.encode("utf-8", "replace")) > room else []  # no token has no byte
+        if len(ids) > room:
+            # One token less, since a word that is cut may be read as two at its seam.
+            text = f"{tokenizer.decode(ids[: room - tail - 1])} {tokenizer.decode(ids[-tail:])}"
+        read.append(text)
+    return read
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 class CallableEncoder:

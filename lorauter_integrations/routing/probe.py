@@ -10,16 +10,18 @@ from lorauter_integrations.errors import EncoderMismatchError
 from lorauter_integrations.routing.encoder import Encoder
 
 PROBE = "The quick brown fox asks how many parcels were sent to Oslo on Friday."
+PROBES = (PROBE, "Read the minutes. " + 400 * "Then the next speaker asked for the floor. " + f"At the end: {PROBE}")
+"""A short text, and one that is longer than most encoders read."""
 SAME_ENCODER = 0.999  # cosine of the probe's vectors; other hardware or precision stays well above
 
 
 def probe(encoder: Encoder) -> str:
-    """The encoder's vector of a fixed text, as JSON."""
-    return json.dumps([round(float(x), 6) for x in encoder.encode([PROBE])[0]])
+    """The encoder's vectors of fixed texts, as JSON."""
+    return json.dumps([[round(float(x), 6) for x in vector] for vector in encoder.encode(PROBES)])
 
 
 def require_same(encoder: Encoder, stored: str, stored_name: str) -> None:
-    """Refuse an encoder that places the fixed text elsewhere.
+    """Refuse an encoder that places the fixed texts elsewhere.
 
     Args:
         encoder: the one to be used.
@@ -29,18 +31,20 @@ def require_same(encoder: Encoder, stored: str, stored_name: str) -> None:
     Raises:
         EncoderMismatchError: the vectors differ.
     """
-    mine, theirs = np.asarray(json.loads(probe(encoder))), np.asarray(json.loads(stored))
+    theirs = np.atleast_2d(json.loads(stored))  # one vector only in layout 1
+    mine = encoder.encode(PROBES[: len(theirs)])
     hint = "use the encoder the index was made with, or a new collection and `lorauter tasks add` again"
-    if len(theirs) != len(mine):
+    if theirs.shape[1] != mine.shape[1]:
         raise EncoderMismatchError(
-            f"the index was made by encoder {stored_name!r} ({len(theirs)} dimensions), "
-            f"this one is {encoder.name!r} ({len(mine)} dimensions)",
+            f"the index was made by encoder {stored_name!r} ({theirs.shape[1]} dimensions), "
+            f"this one is {encoder.name!r} ({mine.shape[1]} dimensions)",
             hint=hint,
         )
-    cosine = float(mine @ theirs / (np.linalg.norm(mine) * np.linalg.norm(theirs)))
+    lengths = np.linalg.norm(mine, axis=1) * np.linalg.norm(theirs, axis=1)
+    cosine = float(((mine * theirs).sum(axis=1) / lengths).min())
     if cosine < SAME_ENCODER:
         raise EncoderMismatchError(
-            f"the index was made by encoder {stored_name!r}; {encoder.name!r} places the same text elsewhere "
+            f"the index was made by encoder {stored_name!r}; {encoder.name!r} places the same texts elsewhere "
             f"(cosine {cosine:.3f}, at least {SAME_ENCODER} expected)",
             hint=hint,
         )

@@ -15,8 +15,8 @@ class TaskMatch:
 
     Attributes:
         task: its name.
-        similarity: cosine of the text's vector and the task's, in [-1, 1].
-        weight: its share of the mixture; the shares of a route add up to 1.
+        similarity: cosine of the text and the task in the router's space, in [-1, 1].
+        weight: its share of the mixture; the shares of a route add up to 1, or are 0 when it abstained.
         adapter: the task's best adapter; empty when no adapter improves on the base model.
     """
 

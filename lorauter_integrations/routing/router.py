@@ -1,16 +1,24 @@
-"""Texts to routes by task similarity. Knows the task index; knows nothing of engines."""
+"""Texts to routes by task similarity. Knows the tasks; knows nothing of engines."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Protocol
 
-import numpy as np
-
+from lorauter_integrations.adapter_map import Ranking
 from lorauter_integrations.errors import ConfigError, RoutingError
 from lorauter_integrations.mixture import Mixture
+from lorauter_integrations.routing.abstaining import Abstaining, Threshold
+from lorauter_integrations.routing.encoder import Vectors
+from lorauter_integrations.routing.known_tasks import KnownTasks, TaskSource
 from lorauter_integrations.routing.route import Route, TaskMatch
 from lorauter_integrations.routing.task_index import TaskIndex
+from lorauter_integrations.routing.task_space import LeftOut, Mean, Space, TaskSpace, Whitened
+from lorauter_integrations.routing.views import embed
+from lorauter_integrations.routing.weighting import PAPER_K, PAPER_TEMPERATURE, Sharing, Softmax, Weighting
 
 
 class Router(Protocol):
@@ -25,33 +33,89 @@ class Router(Protocol):
         ...
 
 
-class TaskRouter:
-    """LORAUTER's routing (Dhasade et al., arXiv 2601.21795): the K nearest tasks share the weight.
+@dataclass(frozen=True)
+class Rules:
+    """How a text is routed; each part is a small object of its own.
 
-    The weights are ``softmax(cosine / temperature)`` over the K tasks. Each task stands for its best
-    adapter; tasks with the same adapter add up; the share of a task that no adapter improves stays with
-    the base model.
-
-    Args:
-        index: the tasks, with their rankings.
-        k: how many tasks share a text, at least 1. The paper's value is 3.
-        temperature: of the softmax, above 0. The paper's value is 0.2.
+    Attributes:
+        space: where texts and tasks are compared.
+        weighting: how the nearest tasks share the weight.
+        gain: how much it counts what a task's adapter gained over the base model: adapters share in proportion to
+            ``weight * gain ** this``; 0 counts it not at all.
+        abstaining: when a text is near to no task, and the base model answers; never when None.
 
     Raises:
-        ConfigError: `k` or `temperature` out of range.
+        ConfigError: `gain` is below 0.
     """
 
-    def __init__(self, index: TaskIndex, *, k: int = 3, temperature: float = 0.2) -> None:
-        if k < 1 or temperature <= 0:
-            raise ConfigError(f"k must be at least 1 and temperature above 0, not k={k}, temperature={temperature}")
-        self._index = index
-        self._k = k
-        self._temperature = temperature
+    space: Space = field(default_factory=Whitened)
+    weighting: Weighting = field(default_factory=Softmax)
+    gain: float = 0.0
+    abstaining: Abstaining | None = None
+
+    def __post_init__(self) -> None:
+        if self.gain < 0:
+            raise ConfigError(f"gain must be at least 0, not {self.gain}")
+
+
+PAPER = Rules(Mean(), Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0))
+"""LORAUTER as published (Dhasade et al., arXiv 2601.21795)."""
+
+DEFAULT = Rules()
+"""What does best in docs/evaluation.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """The rules, fitted to the tasks of one moment."""
+
+    known: KnownTasks
+    space: TaskSpace
+    share: Sharing
+    threshold: Threshold | None
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How near some texts come to all tasks.
+
+    Attributes:
+        tasks: their names.
+        similarities: *Shape:* ``(texts, tasks)``.
+        placed: the texts in the router's space. *Shape:* ``(texts, dimension)``.
+        contrasts: of the texts with the background, see `Abstaining`; None when the router never abstains.
+        threshold: the least contrast of a text that is routed; None when it never abstains.
+    """
+
+    tasks: Sequence[str]
+    similarities: Vectors
+    placed: Vectors
+    contrasts: Vectors | None
+    threshold: float | None
+
+
+class TaskRouter:
+    """LORAUTER's routing: the K nearest tasks share the weight (Dhasade et al., arXiv 2601.21795).
+
+    Each task stands for its best adapter; tasks with the same adapter add up; the share of a task that no adapter
+    improves stays with the base model. What the rules leave open, such as the temperature, is fitted to the tasks'
+    own examples, each left out of its task in turn; anew when the tasks change. Safe to use from many threads.
+
+    Args:
+        tasks: the tasks, with their rankings.
+        rules: how to route.
+    """
+
+    def __init__(self, tasks: TaskSource, rules: Rules = DEFAULT) -> None:
+        self._tasks = tasks
+        self._rules = rules
+        self._lock = threading.Lock()
+        self._last: _Fitted | None = None
 
     @property
     def identity(self) -> str:
         """Changes with what it makes of the same tasks."""
-        return f"task router, k={self._k}, temperature={self._temperature}"
+        return repr(self._rules)
 
     def route(self, text: str) -> Route:
         """The route of one text.
@@ -59,23 +123,62 @@ class TaskRouter:
         Raises:
             RoutingError: the text is empty, or no task has been mapped.
         """
-        if not text.strip():
+        return self.route_all([text])[0]
+
+    def route_all(self, texts: Sequence[str]) -> list[Route]:
+        """The routes of many texts, which are encoded together. Raises as `route`."""
+        if not all(text.strip() for text in texts):
             raise RoutingError(
                 "an empty text cannot be routed", hint="send a message, or choose adapters=... or task=..."
             )
-        near = self._index.nearest(text, self._k)
-        if not near:
-            raise RoutingError(self._why_nothing(), hint="run `lorauter tasks add FOLDER`, then `lorauter map`")
-        weights = softmax([match.similarity for match in near], self._temperature)
-        matches = [
-            TaskMatch(match.task, match.similarity, weight, match.ranking.best.adapter)
-            for match, weight in zip(near, weights, strict=True)
-        ]
-        return Route(mix(matches), matches, f"nearest {len(matches)} of the mapped tasks")
+        fitted = self._fitted()
+        embedded = embed(self._tasks.encoder, texts, endings=fitted.space.endings)
+        similarities = fitted.space.similarities(embedded)
+        return [self._route(fitted, *each) for each in zip(embedded.whole, similarities, strict=True)]
 
-    def _why_nothing(self) -> str:
-        names = self._index.names()
-        return f"none of the {len(names)} tasks has been mapped" if names else "the task index is empty"
+    def look(self, texts: Sequence[str]) -> Look:
+        """How near texts come to all tasks, for evaluations and pictures. Raises as `route`."""
+        fitted = self._fitted()
+        embedded = embed(self._tasks.encoder, texts, endings=fitted.space.endings)
+        similarities, placed = fitted.space.similarities(embedded), fitted.space.place(embedded.whole)
+        contrasts = fitted.threshold.contrasts(placed, similarities) if fitted.threshold else None
+        least = fitted.threshold.contrast if fitted.threshold else None
+        return Look(fitted.known.names, similarities, placed, contrasts, least)
+
+    def _route(self, fitted: _Fitted, vector: Vectors, similarities: Vectors) -> Route:
+        shares = fitted.share(similarities)
+        rankings = [fitted.known.rankings[place] for place, _ in shares]
+        weights = _by_gain([weight for _, weight in shares], rankings, self._rules.gain)
+        matches = [
+            TaskMatch(ranking.task, float(similarities[place]), weight, ranking.best.adapter)
+            for (place, _), ranking, weight in zip(shares, rankings, weights, strict=True)
+        ]
+        if fitted.threshold and (why := fitted.threshold.why(fitted.space.place(vector), similarities)):
+            return Route(Mixture(), [replace(match, weight=0.0) for match in matches], why, abstained=True)
+        shared = sum(match.weight > 0 for match in matches)
+        return Route(mix(matches), matches, f"nearest {shared} of the mapped tasks")
+
+    def _fitted(self) -> _Fitted:
+        known = self._tasks.known()
+        if not len(known):
+            why = f"none of the {known.total} tasks has been mapped" if known.total else "the task index is empty"
+            raise RoutingError(why, hint="run `lorauter tasks add FOLDER`, then `lorauter map`")
+        with self._lock:
+            if self._last is None or self._last.known is not known:
+                self._last = self._fit(known)
+            return self._last
+
+    def _fit(self, known: KnownTasks) -> _Fitted:
+        rules, encoder = self._rules, self._tasks.encoder
+        space = rules.space.fit(known)
+        others = rules.abstaining.others(encoder) if rules.abstaining else None
+
+        @cache
+        def left_out() -> LeftOut | None:
+            return space.leave_one_out(others)
+
+        threshold = rules.abstaining.fit(space, left_out, others) if rules.abstaining and others is not None else None
+        return _Fitted(known, space, rules.weighting.fit(left_out), threshold)
 
 
 def route_to_task(index: TaskIndex, task: str) -> Route:
@@ -93,17 +196,20 @@ def route_to_task(index: TaskIndex, task: str) -> Route:
     return Route(Mixture({best: 1.0} if best else {}), (), why)
 
 
-def softmax(similarities: Sequence[float], temperature: float) -> list[float]:
-    """``exp(s_k / t) / sum_j exp(s_j / t)``, the paper's weights of the retrieved tasks."""
-    scaled = np.asarray(similarities, dtype=np.float64) / temperature
-    shares = np.exp(scaled - scaled.max())
-    return [float(share) for share in shares / shares.sum()]
+def _by_gain(weights: Sequence[float], rankings: Sequence[Ranking], power: float) -> Sequence[float]:
+    """The weights by what each adapter gained; tasks that the base model does best keep theirs."""
+    helped = [at for at, ranking in enumerate(rankings) if ranking.best.adapter]
+    if not power or not helped:
+        return weights
+    by_gain = {at: weights[at] * max(rankings[at].gain, 1e-6) ** power for at in helped}
+    growth = sum(weights[at] for at in helped) / sum(by_gain.values())
+    return [by_gain[at] * growth if at in by_gain else weight for at, weight in enumerate(weights)]
 
 
 def mix(matches: Sequence[TaskMatch]) -> Mixture:
     """The mixture of some matches: weights of the same adapter add up, the base model's share is left out."""
     weights: dict[str, float] = {}
     for match in matches:
-        if match.adapter:
+        if match.adapter and match.weight:
             weights[match.adapter] = weights.get(match.adapter, 0.0) + match.weight
     return Mixture(weights)

@@ -1,11 +1,13 @@
-"""Tasks found by meaning, kept in Chroma. The only code that touches Chroma; knows nothing of weights.
+"""Tasks found by meaning, kept in Chroma. Knows nothing of weights.
 
-One record a task: the mean vector of its examples, the task itself as the document, and its ranking in
-the metadata, so that every replica that reads the collection agrees.
+One record a task: the mean vector of its examples, the task itself as the document, and its ranking in the metadata.
+The vectors of the examples lie in a second collection, one record a task. So every replica that reads both agrees.
 """
 
 from __future__ import annotations
 
+import logging
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,39 +15,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
 from lorauter_integrations.digests import digest
 from lorauter_integrations.errors import MappingError, TaskError, TaskIndexError, UnknownTaskError, listing
-from lorauter_integrations.routing.address import parse_address
+from lorauter_integrations.routing.chroma import (
+    chroma_errors,
+    folder_client,
+    require_cosine,
+    server_client,
+)
 from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder, mean_vector
+from lorauter_integrations.routing.example_vectors import ExampleVectors
+from lorauter_integrations.routing.known_tasks import KnownTasks, Neighbour, embed_examples
 from lorauter_integrations.routing.probe import probe, require_same
 from lorauter_integrations.routing.process_lock import ProcessLock
 from lorauter_integrations.routing.remembered import Remembered
+from lorauter_integrations.routing.views import Embedded
 from lorauter_integrations.task import Task
 
-SCHEMA = 1
-KEPT = 20  # of a ranking; every query reads its matches' rankings, and a pool may have thousands
-SEARCH_EFFORT = 500  # Chroma's default of 100 finds half of the true neighbours among 10,000 vectors
-NOTICED = 5.0  # seconds after which `identity` has noticed what another process wrote
+logger = logging.getLogger(__name__)
+
+SCHEMA = 2  # 1 had no vectors of examples, and read the beginning of long texts only
+KEPT = 20  # of a ranking; a pool may have thousands
+NOTICED = 1.0  # seconds after which what another process wrote is noticed
 
 
 @dataclass(frozen=True, slots=True)
-class Neighbour:
-    """A mapped task near a text: its name, the cosine similarity, its ranking."""
+class _Contents:
+    """What was read at one moment, and the mark that changes with every write."""
 
-    task: str
-    similarity: float
-    ranking: Ranking
+    mark: str
+    identity: str
+    known: KnownTasks
 
 
 class TaskIndex:
     """The tasks of one Chroma collection, and the encoder that places texts among them.
 
+    The mapped tasks' vectors are searched in memory, exactly: `known` reads them again when they have changed.
+
     Args:
         client: a Chroma client; left open by `close`, since it is the caller's.
         encoder: makes the vectors; checked against the one the collection was made with. A LangChain
             `Embeddings` or a LlamaIndex embedding will do.
-        collection: name of the collection, 3 to 512 characters.
+        collection: name of the collection, 3 to 503 characters; another one is named after it.
 
     Raises:
         EncoderMismatchError: the stored vectors were made by another encoder.
@@ -55,13 +70,16 @@ class TaskIndex:
     def __init__(self, client: Any, encoder: Any, *, collection: str = "lorauter") -> None:
         self._encoder = as_encoder(encoder)
         self._closing = ExitStack()
-        self._contents = Remembered(self._read_identity, NOTICED)
-        with _chroma_errors("open the collection"):
-            self._opened = client.get_or_create_collection(
-                collection,
-                configuration={"hnsw": {"space": "cosine", "ef_search": SEARCH_EFFORT, "ef_construction": 200}},
-                embedding_function=None,
+        self._client = client
+        self._contents = Remembered(self._read_contents, NOTICED)
+        with chroma_errors("open the collection"):
+            self._opened, examples = (
+                client.get_or_create_collection(
+                    name, configuration={"hnsw": {"space": "cosine"}}, embedding_function=None
+                )
+                for name in (collection, f"{collection}-examples")
             )
+        self._examples = ExampleVectors(examples)
         self._check_collection()
 
     @classmethod
@@ -72,14 +90,12 @@ class TaskIndex:
             IndexLockedError: another process has it open.
             EncoderMismatchError: as the class.
         """
-        import chromadb
-
         folder = Path(folder)
         with ExitStack() as opened:  # closes what was opened when a later step fails
-            with _chroma_errors(f"open the folder {folder}"):
+            with chroma_errors(f"open the folder {folder}"):
                 opened.callback(ProcessLock(folder).release)
-                client: Any = chromadb.PersistentClient(str(folder.resolve()), settings=_quiet_settings())
-                opened.callback(client.close)
+            client = folder_client(folder)
+            opened.callback(client.close)
             index = cls(client, encoder, collection=collection)
             index._closing = opened.pop_all()
         return index
@@ -93,12 +109,7 @@ class TaskIndex:
             TaskIndexError: the server does not answer.
             EncoderMismatchError: as the class.
         """
-        import chromadb
-
-        host, port, secure = parse_address(url)
-        with _chroma_errors(f"reach the Chroma server {url}"):
-            client: Any = chromadb.HttpClient(host, port, ssl=secure, settings=_quiet_settings())
-        return cls(client, encoder, collection=collection)
+        return cls(server_client(url), encoder, collection=collection)
 
     @property
     def encoder(self) -> Encoder:
@@ -113,6 +124,7 @@ class TaskIndex:
     def close(self) -> None:
         """Let another process open the folder; this object can do nothing more."""
         self._opened = None
+        self._contents.forget()
         # Chroma keeps what it has read of a folder until its client is closed: without that, this process
         # would search an old index after another one has written.
         self._closing.close()
@@ -158,11 +170,12 @@ class TaskIndex:
             old = before.get(task.name)
             keep = old is not None and old.task_hash == task.content_hash
             metadatas.append({**facts, "mapped": keep, "ranking": old.to_json() if keep and old else ""})
-        vectors = [mean_vector(self._encoder.encode([example.text for example in task.examples])) for task in tasks]
+        examples = [embed_examples(self._encoder, task) for task in tasks]
         with self._writing("store tasks"):
+            self._examples.put(tasks, examples)
             self._collection.upsert(
                 ids=[task.name for task in tasks],
-                embeddings=[vector.tolist() for vector in vectors],
+                embeddings=[mean_vector(one.whole).tolist() for one in examples],
                 documents=[task.to_json() for task in tasks],
                 metadatas=metadatas,
             )
@@ -176,6 +189,7 @@ class TaskIndex:
         self._one(name, "metadatas")
         with self._writing("remove a task"):
             self._collection.delete(ids=[name])
+            self._examples.remove(name)
 
     def set_ranking(self, ranking: Ranking) -> None:
         """Keep the result of a task's mapping; from now on texts can be routed to it.
@@ -198,44 +212,63 @@ class TaskIndex:
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
         try:
-            with _chroma_errors(doing):
+            with chroma_errors(doing):
                 yield
         finally:  # also of a write that failed half-way
             self._contents.forget()
+            with chroma_errors("mark the change"):
+                self._describe(lorauter_mark=uuid.uuid4().hex)
 
     # ------------------------------------------------------------------ reading
 
     @property
     def identity(self) -> str:
-        """A hash that changes with the tasks, their rankings and the encoder.
+        """A hash that changes with the tasks, their rankings and the encoder. It is cheap."""
+        return self._read_now().identity
 
-        It is cheap: the index is read after this object's own changes, else every 5 seconds at most. So what
-        another process or another object wrote is noticed within 5 seconds.
+    def known(self) -> KnownTasks:
+        """The mapped tasks, with their vectors; the very same object as long as nothing has changed.
+
+        It is cheap: what this object wrote is read at once, and whether anything else has changed is asked once a
+        second at most. So what another process or another object wrote is noticed within a second.
         """
-        return self._contents()
-
-    def _read_identity(self) -> str:
-        found = self._read(include=["metadatas"])
-        facts = sorted(
-            (name, stored["hash"], stored["mapped"], stored["ranking"])
-            for name, stored in zip(found["ids"], found["metadatas"], strict=True)
-        )
-        encoder = [self._encoder.name, self._collection.metadata["lorauter_probe"]]
-        return digest([encoder, facts])
+        return self._read_now().known
 
     def nearest(self, text: str | Vectors, k: int) -> list[Neighbour]:
-        """The k mapped tasks nearest to a text, or to its vector, nearest first; ties by name."""
+        """The k mapped tasks of the nearest mean vectors to a text, or to its vector, nearest first; ties by name."""
         vector = self._encoder.encode([text])[0] if isinstance(text, str) else text
-        with _chroma_errors("search"):
-            found = self._collection.query(
-                query_embeddings=[vector.tolist()],
-                n_results=k,
-                where={"mapped": True},
-                include=["metadatas", "distances"],
-            )
-        rows = zip(found["ids"][0], found["distances"][0], found["metadatas"][0], strict=True)
-        near = [Neighbour(name, 1.0 - gap, _ranking(facts)) for name, gap, facts in rows]
-        return sorted(near, key=lambda match: (-round(match.similarity, 6), match.task))
+        return self.known().nearest(vector, k)
+
+    def _read_now(self) -> _Contents:
+        if self.closed:
+            raise TaskIndexError("the task index has been closed", hint="open it again")
+        return self._contents()
+
+    def _read_contents(self, before: _Contents | None) -> _Contents:
+        with chroma_errors("read"):
+            described = self._client.get_collection(self._collection.name, embedding_function=None).metadata
+        mark = described.get("lorauter_mark", "")
+        if before and before.mark == mark:
+            return before
+        found = self._read(include=["metadatas", "embeddings"])
+        rows = sorted(zip(found["ids"], found["metadatas"], found["embeddings"], strict=True), key=lambda row: row[0])
+        facts = [(name, stored["hash"], stored["mapped"], stored["ranking"]) for name, stored, _ in rows]
+        identity = digest([[self._encoder.name, described["lorauter_probe"]], facts])
+        if before and before.identity == identity:
+            return _Contents(mark, identity, before.known)
+        mapped = [(stored, vector) for _, stored, vector in rows if stored["mapped"]]
+        vectors = np.array([vector for _, vector in mapped], dtype=np.float32)
+        rankings = [_ranking(stored) for stored, _ in mapped]
+        known = KnownTasks(rankings, vectors, lambda: self._read_examples(rankings), len(rows), identity)
+        return _Contents(mark, identity, known)
+
+    def _read_examples(self, rankings: Sequence[Ranking]) -> list[Embedded]:
+        """The vectors of these tasks' examples; of a task that was not wholly stored, made anew."""
+        found = self._examples.read({ranking.task: ranking.task_hash for ranking in rankings})
+        return [
+            found[name] if name in found else embed_examples(self._encoder, self.get(name))
+            for name in (ranking.task for ranking in rankings)
+        ]
 
     def names(self) -> list[str]:
         """All task names, sorted."""
@@ -275,7 +308,7 @@ class TaskIndex:
         return found[0]
 
     def _read(self, **query: Any) -> Any:
-        with _chroma_errors("read"):
+        with chroma_errors("read"):
             return self._collection.get(**query)
 
     # ------------------------------------------------------------------ the encoder's identity
@@ -283,7 +316,7 @@ class TaskIndex:
     def _check_collection(self) -> None:
         """The collection is ours, compares by cosine, and was made by this encoder.
 
-        The encoder is compared by what it does, not by its name: the vector of a fixed text is stored.
+        The encoder is compared by what it does, not by its name: the vectors of fixed texts are stored.
         """
         stored = self._collection.metadata or {}
         if "lorauter_probe" not in stored:
@@ -292,18 +325,32 @@ class TaskIndex:
                     f"the collection {self._collection.name!r} holds records of another program",
                     hint="give the index a collection of its own",
                 )
-            _check_space(self._collection)
-            place = probe(self._encoder)
-            facts = {"lorauter_schema": SCHEMA, "lorauter_encoder": self._encoder.name, "lorauter_probe": place}
-            with _chroma_errors("describe the collection"):
-                self._collection.modify(metadata=facts)
+            require_cosine(self._collection)
+            self._describe_encoder()
             return
-        if stored.get("lorauter_schema") != SCHEMA:
+        if stored.get("lorauter_schema") not in (1, SCHEMA):
             raise TaskIndexError(
                 f"the index has layout {stored.get('lorauter_schema')}, this version reads {SCHEMA}",
                 hint="use the version that wrote it, or a new collection",
             )
         require_same(self._encoder, stored["lorauter_probe"], stored["lorauter_encoder"])
+        if stored["lorauter_schema"] == 1:
+            logger.warning("the index has layout 1; its %d tasks are embedded again for layout %d", *self._upgrade())
+
+    def _upgrade(self) -> tuple[int, int]:
+        """Make the vectors of an older layout anew; tasks and rankings stay."""
+        tasks = self.tasks()
+        self.add(tasks)
+        self._describe_encoder()
+        return len(tasks), SCHEMA
+
+    def _describe_encoder(self) -> None:
+        place = probe(self._encoder)
+        with chroma_errors("describe the collection"):
+            self._describe(lorauter_schema=SCHEMA, lorauter_encoder=self._encoder.name, lorauter_probe=place)
+
+    def _describe(self, **facts: Any) -> None:
+        self._collection.modify(metadata={**(self._collection.metadata or {}), **facts})
 
 
 def _ranking(facts: Mapping[str, Any]) -> Ranking:
@@ -313,34 +360,4 @@ def _ranking(facts: Mapping[str, Any]) -> Ranking:
         raise TaskIndexError(
             f"a stored ranking cannot be read: {type(error).__name__}: {error}",
             hint="another version of this package wrote it; use a new collection, or run `lorauter map` again",
-        ) from error
-
-
-def _check_space(collection: Any) -> None:
-    space = (collection.configuration.get("hnsw") or {}).get("space")
-    if space != "cosine":
-        raise TaskIndexError(
-            f"the collection {collection.name!r} compares by {space!r}, not by 'cosine'",
-            hint="give the index a collection of its own",
-        )
-
-
-def _quiet_settings() -> Any:
-    from chromadb.config import Settings
-
-    return Settings(anonymized_telemetry=False)
-
-
-@contextmanager
-def _chroma_errors(doing: str) -> Iterator[None]:
-    """Turn Chroma's errors into ours, with its own words kept."""
-    from chromadb.errors import ChromaError
-    from httpx import HTTPError  # what Chroma's client lets through when the server goes away
-
-    try:
-        yield
-    except (ChromaError, HTTPError, ValueError, OSError) as error:
-        raise TaskIndexError(
-            f"Chroma could not {doing}: {error}",
-            hint="check [index] in the settings, and that the server is up",
         ) from error

@@ -29,12 +29,21 @@ from llama_index.core.retrievers import fusion_retriever
 from llama_index.core.selectors import prompts as selectors
 from llama_index.core.tools import FunctionTool
 
-from lorauter_integrations import Message, SentenceTransformerEncoder
+from lorauter_integrations import (
+    AdapterMap,
+    AdapterScore,
+    Encoder,
+    Example,
+    Message,
+    Ranking,
+    SentenceTransformerEncoder,
+    Task,
+    TaskRouter,
+)
 from lorauter_integrations.llama_index.messages import from_llama_index
-from lorauter_integrations.llama_index.route_text import ends
 from lorauter_integrations.locations import resolve_location
 from lorauter_integrations.route_text import route_text
-from lorauter_integrations.routing.encoder import Vectors, mean_vector
+from lorauter_integrations.routing import DEFAULT, PAPER, FixedTasks, RememberingEncoder
 from lorauter_integrations.task import find_task_folders, read_examples
 
 HELD_OUT = {
@@ -47,7 +56,7 @@ HELD_OUT = {
     "data_to_text": ["e2e_nlg", "web_nlg_en"],
     "function_calling": ["function_calling"],
 }
-READ = 2000  # characters; the encoder reads fewer, and tokenizing more takes time
+READ = 6000  # characters; the encoder reads fewer, and tokenizing more takes time
 
 
 @dataclass(frozen=True)
@@ -85,13 +94,11 @@ class Case:
 TEXTS: dict[str, Callable[[Case], str]] = {
     "whole": lambda case: case.whole,
     "last_user": lambda case: route_text(case.messages, route_on="last_user"),
-    "last 500": lambda case: case.whole[-500:],
     "query": lambda case: case.query,
     "variables": lambda case: f"{case.query}\n\n{case.rest}".strip(),
-    "both ends": lambda case: ends(case.whole),
-    "both ends, tasks too": lambda case: ends(case.whole),
 }
-CUT_TASKS = "both ends, tasks too"
+# How the texts are read and compared: preset and what is read of texts that are longer than the encoder reads.
+WAYS = {"paper, head": (PAPER, "head"), "paper, ends": (PAPER, "ends"), "default, ends": (DEFAULT, "ends")}
 
 
 # ------------------------------------------------------------------ what LlamaIndex sends
@@ -299,7 +306,8 @@ def asking(folder: Path, asked: Sequence[Passage], each: int, rng: random.Random
 
 
 def stepping(known: Sequence[Passage], each: int, rng: random.Random) -> Iterator[tuple[str, list[Case]]]:
-    for name, step in STEPS.items():
+    for title, step in STEPS.items():
+        name = title.replace(" ", "-")
         made = [step(rng.sample(known, 3)) for _ in range(each)]
         yield name, [Case(messages, name, query, rest) for messages, query, rest in made]
 
@@ -307,34 +315,28 @@ def stepping(known: Sequence[Passage], each: int, rng: random.Random) -> Iterato
 # ------------------------------------------------------------------ the tables
 
 
-class Remembering:
-    """An encoder that encodes a text once."""
-
-    def __init__(self, encoder: SentenceTransformerEncoder) -> None:
-        self._encoder = encoder
-        self._known: dict[str, Vectors] = {}
-
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        texts = [text[:READ] for text in texts]
-        if new := sorted(set(texts) - set(self._known), key=len):
-            self._known.update(zip(new, self._encoder.encode(new), strict=True))
-        return np.stack([self._known[text] for text in texts])
+def routers(encoders: dict[str, Encoder], tasks: dict[str, list[str]]) -> dict[str, TaskRouter]:
+    """A router among some tasks for each way."""
+    made = [Task(name, "f1", [Example(text, "x") for text in texts]) for name, texts in tasks.items()]
+    rankings = AdapterMap(
+        [Ranking(one.name, one.content_hash, "", "", (AdapterScore(one.name, "", 1.0, 1),), 0) for one in made]
+    )
+    return {
+        way: TaskRouter(FixedTasks.of(encoders[read], made, rankings), rules) for way, (rules, read) in WAYS.items()
+    }
 
 
-def print_table(encode: Remembering, tasks: dict[str, list[str]], rows: dict[str, list[Case]]) -> None:
-    names = list(tasks)
-    plain = np.stack([mean_vector(encode(texts)) for texts in tasks.values()])
-    cut = np.stack([mean_vector(encode([ends(text) for text in texts])) for texts in tasks.values()])
-    print(f"\n{len(names)} tasks | " + " | ".join(TEXTS) + " | `whole` goes to")
+def print_table(encoders: dict[str, Encoder], tasks: dict[str, list[str]], rows: dict[str, list[Case]]) -> None:
+    ways = routers(encoders, tasks)
+    columns = [(kind, "default, ends") for kind in TEXTS if kind != "whole"] + [("whole", way) for way in ways]
+    print(f"\n{len(tasks)} tasks | " + " | ".join(f"{kind}: {way}" for kind, way in columns) + " | the last goes to")
     for row, cases in rows.items():
-        shares = []
-        for kind, text_of in TEXTS.items():
-            near = (encode([text_of(case) for case in cases]) @ (cut if kind == CUT_TASKS else plain).T).argmax(
-                axis=1
-            )
-            shares.append(np.mean([names[at] == case.right for at, case in zip(near, cases, strict=True)]))
-            if kind == "whole":
-                most = ", ".join(f"{names[at]} {count}" for at, count in Counter(near).most_common(2))
+        shares, most = [], ""
+        for kind, way in columns:
+            look = ways[way].look([TEXTS[kind](case)[:READ] for case in cases])
+            near = [look.tasks[at] for at in look.similarities.argmax(axis=1)]
+            shares.append(np.mean([name == case.right for name, case in zip(near, cases, strict=True)]))
+            most = ", ".join(f"{name} {count}" for name, count in Counter(near).most_common(2))
         print(row, *(f"{share:.2f}" for share in shares), most, sep=" | ", flush=True)
 
 
@@ -347,7 +349,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     rng = random.Random(given.seed)
-    encode = Remembering(SentenceTransformerEncoder(resolve_location(given.encoder), device="cpu"))
+    name = resolve_location(given.encoder)
+    encoders: dict[str, Encoder] = {
+        read: RememberingEncoder(SentenceTransformerEncoder(name, device="cpu", long_texts=read), 100_000)
+        for read in ("ends", "head")
+    }
     tasks = {
         folder.name: [one.text for one in read_examples(folder / "validation.jsonl")]
         for folder in find_task_folders([given.tasks])
@@ -355,9 +361,9 @@ def main() -> None:
     known, tests = (passages(given.held_out / "squad_v1" / f"{split}.jsonl") for split in ("validation", "test"))
     asked = rng.sample(tests, given.each)
     rows = dict(answering(asked, tests, rng)) | dict(asking(given.held_out, asked, given.each, rng))
-    print_table(encode, tasks, rows)
+    print_table(encoders, tasks, rows)
     steps = {name: [case.whole for case in cases] for name, cases in stepping(known, 24, rng)}
-    print_table(encode, tasks | steps, rows | dict(stepping(tests, given.each // 2, rng)))
+    print_table(encoders, tasks | steps, rows | dict(stepping(tests, given.each // 2, rng)))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lorauter_integrations import Example, SentenceTransformerEncoder, Task, Tas
 from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.langchain import RouterEmbeddings
 from lorauter_integrations.locations import resolve_location
-from lorauter_integrations.routing import as_encoder
+from lorauter_integrations.routing import Mean, Rules, Softmax, as_encoder
 
 
 @cache
@@ -121,6 +121,6 @@ def test_langchain_embeddings_route(tmp_path, embeddings, query, similarity):
         index.add([Task(name, "f1", [Example(text, "x")]) for name, text in tasks.items()])
         for name in tasks:
             set_winner(index, name, f"{name}-adapter", "hash")
-        route = TaskRouter(index, k=1).route(query)
+        route = TaskRouter(index, Rules(Mean(), Softmax(1))).route(query)
     assert dict(route.mixture) == {"first-adapter": 1.0}
     assert route.matches[0].similarity == pytest.approx(similarity, abs=1e-5)

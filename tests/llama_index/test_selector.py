@@ -34,7 +34,7 @@ def selected(selector, choices, query):
 @pytest.mark.parametrize(("query", "place", "task"), [(COLOUR, 0, "colours"), (SUM, 1, "sums")])
 def test_the_choice_of_the_nearest_task_is_selected_and_the_reason_says_so(pico_lorauter, query, place, task):
     selection = selected(LoRAuterSelector(pico_lorauter, TASKS), [PAINTER, ADDER], query)
-    routed = {match.task: match.similarity for match in pico_lorauter.route(query).matches}
+    routed = {match.task: match.similarity for match in pico_lorauter.index.nearest(query, 2)}
     other = "sums" if task == "colours" else "colours"
     owner = {"colours": "painter", "sums": "adder"}
     assert selection.index == place

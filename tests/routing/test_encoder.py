@@ -92,3 +92,39 @@ def test_prefix_is_put_before_each_text(pico_folder):
     np.testing.assert_allclose(vectors, plain.encode(["query: one", "query: two"]), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), [1, 1], rtol=1e-5)
     assert not np.allclose(vectors, plain.encode(["one", "two"]), atol=1e-3)
+
+
+# ------------------------------------------------------------------ long texts
+
+
+@pytest.fixture
+def encoders(pico_folder):
+    """One that reads both ends of long texts and one that reads the beginning; of 40 tokens, one a byte."""
+    made = {
+        way: SentenceTransformerEncoder(str(pico_folder), device="cpu", long_texts=way) for way in ("ends", "head")
+    }
+    for encoder in made.values():
+        encoder.encode(["load"])
+        encoder._model.max_seq_length = 40
+    return made
+
+
+def test_what_fits_is_read_whole_either_way(encoders):
+    texts = ["short", "x" * 30]
+    np.testing.assert_allclose(encoders["ends"].encode(texts), encoders["head"].encode(texts), atol=1e-6)
+
+
+def test_of_a_long_text_both_ends_are_read(encoders):
+    begun, middle, ended = "classify this text: ", "words " * 50, " yes or no?"
+    one, other = begun + middle + ended, begun + middle + " what year is it?"
+    np.testing.assert_allclose(*encoders["head"].encode([one, other]), atol=1e-6)
+    assert not np.allclose(*encoders["ends"].encode([one, other]), atol=1e-3)
+    np.testing.assert_allclose(*encoders["ends"].encode([one, begun + middle + middle + ended]), atol=1e-6)
+
+
+def test_the_ends_are_three_quarters_and_one(encoders):
+    text = "".join(chr(97 + at % 26) for at in range(200))
+    room = 40 - encoders["ends"]._model.tokenizer.num_special_tokens_to_add()
+    tail = room - int(room * 0.75)
+    expected = f"{text[: room - tail - 1]} {text[-tail:]}"
+    np.testing.assert_allclose(encoders["ends"].encode([text]), encoders["head"].encode([expected]), atol=1e-6)

@@ -18,7 +18,7 @@ def counted():
     """Makes "1", "2" and so on."""
     made = []
 
-    def make():
+    def make(_):
         made.append(None)
         return str(len(made))
 
@@ -44,7 +44,7 @@ def test_forgotten_text_is_made_anew(clock):
 def test_what_was_read_before_a_change_is_not_kept_after_it():
     value, reading, changed = ["old"], threading.Event(), threading.Event()
 
-    def read():
+    def read(_):
         seen = value[0]
         if seen == "old":
             reading.set()

@@ -7,7 +7,9 @@ from conftest import set_winner
 
 from lorauter_integrations import Example, Mixture, Task, TaskIndex, TaskRouter
 from lorauter_integrations.errors import ConfigError, RoutingError, UnknownTaskError
-from lorauter_integrations.routing.router import route_to_task, softmax
+from lorauter_integrations.routing import PAPER, Mean, Rules, Softmax
+from lorauter_integrations.routing.router import route_to_task
+from lorauter_integrations.routing.weighting import softmax
 
 # Cosines of the text "query" and the tasks: 1, 0.8, 0.6 and 0.
 PLACES = {"query": (1, 0), "one": (1, 0), "two": (0.8, 0.6), "three": (0.6, 0.8), "far": (0, 1)}
@@ -41,9 +43,9 @@ def route_in(tmp_path):
     """Route "query" in an index of some tasks."""
     opened = []
 
-    def route(winners, unmapped=(), **options):
+    def route(winners, unmapped=(), k=3, temperature=0.2):
         opened.append(fill(tmp_path / str(len(opened)), winners, unmapped))
-        return TaskRouter(opened[-1], **options).route("query")
+        return TaskRouter(opened[-1], Rules(Mean(), Softmax(k, temperature, least=0.0))).route("query")
 
     yield route
     for index in opened:
@@ -89,7 +91,7 @@ def test_equally_near_tasks_come_in_name_order(tmp_path):
         index.add([Task(name, "f1", [Example("two", "x")]) for name in ("b", "c", "a")])
         for name in "bca":
             set_winner(index, name, name, "h")
-        assert [match.task for match in TaskRouter(index).route("query").matches] == ["a", "b", "c"]
+        assert [match.task for match in TaskRouter(index, PAPER).route("query").matches] == ["a", "b", "c"]
 
 
 def test_k_larger_than_the_number_of_tasks_takes_all(route_in):
@@ -165,12 +167,12 @@ def test_nothing_to_route_to_is_said(route_in, unmapped, message):
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(0, 0.2), (3, 0), (3, -0.2)])
-def test_k_and_temperature_must_make_sense(index, k, temperature):
+def test_k_and_temperature_must_make_sense(k, temperature):
     with pytest.raises(ConfigError, match=f"k must be at least 1 .*, not k={k}, temperature={temperature}"):
-        TaskRouter(index, k=k, temperature=temperature)
+        Softmax(k, temperature)
 
 
 def test_identity_of_a_router_tells_its_parameters(index):
-    routers = [TaskRouter(index), TaskRouter(index, k=2), TaskRouter(index, temperature=0.1)]
-    assert len({router.identity for router in routers}) == 3
-    assert TaskRouter(index, k=2).identity == routers[1].identity
+    rules = [Rules(), PAPER, Rules(weighting=Softmax(2)), Rules(weighting=Softmax(temperature=0.1)), Rules(gain=1.0)]
+    assert len({TaskRouter(index, each).identity for each in rules}) == 5
+    assert TaskRouter(index, Rules(weighting=Softmax(2))).identity == TaskRouter(index, rules[2]).identity

@@ -231,7 +231,7 @@ def test_index_of_another_layout_is_refused(tmp_path):
     client = chromadb.PersistentClient(str(tmp_path))
     metadata = {"lorauter_schema": 7, "lorauter_probe": "[]", "lorauter_encoder": "words"}
     client.create_collection("later", embedding_function=None, metadata=metadata)
-    with pytest.raises(TaskIndexError, match=r"(?s)index has layout 7, this version reads 1.*Hint: use the version"):
+    with pytest.raises(TaskIndexError, match=r"(?s)index has layout 7, this version reads 2.*Hint: use the version"):
         TaskIndex(client, WordEncoder(), collection="later")
 
 
@@ -295,7 +295,7 @@ def test_two_clients_of_a_server_see_each_others_tasks_and_rankings(server):
 
 def test_other_encoder_is_refused_by_a_server_too(server):
     TaskIndex.server(server, WordEncoder(), collection="shared").close()
-    with pytest.raises(EncoderMismatchError, match="'strange' places the same text elsewhere"):
+    with pytest.raises(EncoderMismatchError, match="'strange' places the same texts elsewhere"):
         TaskIndex.server(server, WordEncoder("strange"), collection="shared")
 
 

@@ -1,0 +1,1 @@
+"""How well routing answers, measured against other methods. Nothing is imported here; name the module."""
