@@ -9,16 +9,12 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lorauter_integrations.adapter_map import AdapterMap, Ranking
-from lorauter_integrations.digests import digest
 from lorauter_integrations.errors import MappingError, TaskError, TaskIndexError, UnknownTaskError, listing
 from lorauter_integrations.routing.chroma import (
     chroma_errors,
@@ -26,6 +22,7 @@ from lorauter_integrations.routing.chroma import (
     require_cosine,
     server_client,
 )
+from lorauter_integrations.routing.contents import Contents, contents_of, read_ranking
 from lorauter_integrations.routing.encoder import Encoder, Vectors, as_encoder, mean_vector
 from lorauter_integrations.routing.example_vectors import ExampleVectors
 from lorauter_integrations.routing.known_tasks import KnownTasks, Neighbour, embed_examples
@@ -40,15 +37,6 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2  # 1 had no vectors of examples, and read the beginning of long texts only
 KEPT = 20  # of a ranking; a pool may have thousands
 NOTICED = 1.0  # seconds after which what another process wrote is noticed
-
-
-@dataclass(frozen=True, slots=True)
-class _Contents:
-    """What was read at one moment, and the mark that changes with every write."""
-
-    mark: str
-    identity: str
-    known: KnownTasks
 
 
 class TaskIndex:
@@ -239,28 +227,20 @@ class TaskIndex:
         vector = self._encoder.encode([text])[0] if isinstance(text, str) else text
         return self.known().nearest(vector, k)
 
-    def _read_now(self) -> _Contents:
+    def _read_now(self) -> Contents:
         if self.closed:
             raise TaskIndexError("the task index has been closed", hint="open it again")
         return self._contents()
 
-    def _read_contents(self, before: _Contents | None) -> _Contents:
+    def _read_contents(self, before: Contents | None) -> Contents:
         with chroma_errors("read"):
             described = self._client.get_collection(self._collection.name, embedding_function=None).metadata
         mark = described.get("lorauter_mark", "")
         if before and before.mark == mark:
             return before
         found = self._read(include=["metadatas", "embeddings"])
-        rows = sorted(zip(found["ids"], found["metadatas"], found["embeddings"], strict=True), key=lambda row: row[0])
-        facts = [(name, stored["hash"], stored["mapped"], stored["ranking"]) for name, stored, _ in rows]
-        identity = digest([[self._encoder.name, described["lorauter_probe"]], facts])
-        if before and before.identity == identity:
-            return _Contents(mark, identity, before.known)
-        mapped = [(stored, vector) for _, stored, vector in rows if stored["mapped"]]
-        vectors = np.array([vector for _, vector in mapped], dtype=np.float32)
-        rankings = [_ranking(stored) for stored, _ in mapped]
-        known = KnownTasks(rankings, vectors, lambda: self._read_examples(rankings), len(rows), identity)
-        return _Contents(mark, identity, known)
+        encoder = [self._encoder.name, described["lorauter_probe"]]
+        return contents_of(found, mark, encoder, self._read_examples, before)
 
     def _read_examples(self, rankings: Sequence[Ranking]) -> list[Embedded]:
         """The vectors of these tasks' examples; of a task that was not wholly stored, made anew."""
@@ -294,12 +274,12 @@ class TaskIndex:
             UnknownTaskError: no such task.
         """
         facts = self._one(name, "metadatas")
-        return _ranking(facts) if facts["mapped"] else None
+        return read_ranking(facts) if facts["mapped"] else None
 
     def adapter_map(self) -> AdapterMap:
         """The rankings of all mapped tasks."""
         stored = self._read(where={"mapped": True}, include=["metadatas"])["metadatas"]
-        return AdapterMap([_ranking(facts) for facts in stored])
+        return AdapterMap([read_ranking(facts) for facts in stored])
 
     def _one(self, name: str, part: str) -> Any:
         found = self._read(ids=[name], include=[part])[part]
@@ -351,13 +331,3 @@ class TaskIndex:
 
     def _describe(self, **facts: Any) -> None:
         self._collection.modify(metadata={**(self._collection.metadata or {}), **facts})
-
-
-def _ranking(facts: Mapping[str, Any]) -> Ranking:
-    try:
-        return Ranking.from_json(facts["ranking"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise TaskIndexError(
-            f"a stored ranking cannot be read: {type(error).__name__}: {error}",
-            hint="another version of this package wrote it; use a new collection, or run `lorauter map` again",
-        ) from error
