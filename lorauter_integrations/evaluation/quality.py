@@ -11,7 +11,7 @@ import numpy as np
 from lorauter_integrations.adapter_map import AdapterMap, AdapterScore, Ranking
 from lorauter_integrations.evaluation.results import Abstention, Place, RoutingQuality, WrongRoute
 from lorauter_integrations.evaluation.tested_task import TestedTask
-from lorauter_integrations.routing import DEFAULT, PAPER, Abstaining, Encoder, FixedTasks, Rules, TaskRouter
+from lorauter_integrations.routing import DEFAULT, PAPER, Abstaining, Encoder, FixedTasks, Mean, Rules, TaskRouter
 from lorauter_integrations.routing.router import Look
 from lorauter_integrations.routing.task_space import Places
 
@@ -33,7 +33,9 @@ def own_rankings(tasks: Sequence[TestedTask]) -> AdapterMap:
 
 def router_of(tasks: Sequence[TestedTask], encoder: Encoder, rules: Rules) -> TaskRouter:
     """A router among all the tasks."""
-    return TaskRouter(FixedTasks.of(encoder, [task.task for task in tasks], own_rankings(tasks)), rules)
+    endings = not isinstance(rules.space, Mean)
+    known = FixedTasks.of(encoder, [task.task for task in tasks], own_rankings(tasks), endings=endings)
+    return TaskRouter(known, rules)
 
 
 def routing_quality(tasks: Sequence[TestedTask], encoders: Mapping[str, Encoder]) -> list[RoutingQuality]:

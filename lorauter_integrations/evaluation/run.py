@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -119,7 +120,9 @@ class _Run:
             evaluation.rankings,
             sorted(evaluation.engine.adapters),
             {
-                name: FixedTasks.of(encoder, [task.task for task in tasks], evaluation.rankings)
+                name: FixedTasks.of(
+                    encoder, [task.task for task in tasks], evaluation.rankings, endings=name == "ends"
+                )
                 for name, encoder in evaluation.encoders.items()
             },
             evaluation.seed,
@@ -165,11 +168,14 @@ class _Run:
 
     def _written(self, routes: Mapping[str, Sequence[Route]], *, averaged: bool) -> dict[str, Sequence[str]]:
         """Task -> answers; all tasks' questions share the engine's batches."""
-        answerer = self._answerer
         if averaged:
             folder = self._of.folder / "averaged"
             routes = {task: [self._averaged(route, folder) for route in given] for task, given in routes.items()}
-            answerer = Answerer(self._of.open_averaged(folder), self._predictions)
+            with closing(self._of.open_averaged(folder)) as engine:
+                return self._asked(Answerer(engine, self._predictions), routes)
+        return self._asked(self._answerer, routes)
+
+    def _asked(self, answerer: Answerer, routes: Mapping[str, Sequence[Route]]) -> dict[str, Sequence[str]]:
         questions = {task.name: self._questions(task, routes[task.name]) for task in self._tasks}
         answers = iter(answerer.answers([one for asked in questions.values() for one in asked]))
         return {task: [next(answers) for _ in asked] for task, asked in questions.items()}

@@ -105,10 +105,10 @@ class FixedTasks:
         self._known = known
 
     @classmethod
-    def of(cls, encoder: Encoder, tasks: Sequence[Task], rankings: AdapterMap) -> FixedTasks:
-        """The tasks that have a ranking, embedded now."""
+    def of(cls, encoder: Encoder, tasks: Sequence[Task], rankings: AdapterMap, *, endings: bool = True) -> FixedTasks:
+        """The tasks that have a ranking, embedded now; without `endings` for spaces that do not look at them."""
         mapped = sorted((task for task in tasks if task.name in rankings), key=lambda task: task.name)
-        examples = [embed_examples(encoder, task) for task in mapped]
+        examples = [embed_examples(encoder, task, endings=endings) for task in mapped]
         known = KnownTasks(
             [rankings[task.name] for task in mapped],
             np.stack([mean_vector(one.whole) for one in examples]) if mapped else np.empty((0, 0), np.float32),
@@ -123,9 +123,9 @@ class FixedTasks:
         return self._known
 
 
-def embed_examples(encoder: Encoder, task: Task) -> Embedded:
-    """The vectors of a task's examples."""
-    return embed(encoder, [example.text for example in task.examples])
+def embed_examples(encoder: Encoder, task: Task, *, endings: bool = True) -> Embedded:
+    """The vectors of a task's examples, and of the endings of long ones."""
+    return embed(encoder, [example.text for example in task.examples], endings=endings)
 
 
 def nearest_places(similarities: Any, k: int) -> list[int]:
