@@ -131,6 +131,8 @@ class TaskRouter:
             raise RoutingError(
                 "an empty text cannot be routed", hint="send a message, or choose adapters=... or task=..."
             )
+        if not texts:
+            return []
         fitted = self._fitted()
         embedded = embed(self._tasks.encoder, texts, endings=fitted.space.endings)
         similarities = fitted.space.similarities(embedded)

@@ -64,6 +64,13 @@ def test_three_nearest_tasks_share_the_weight_by_softmax(route_in):
     assert not route.abstained
 
 
+def test_many_texts_are_routed_as_each_alone(tmp_path):
+    with fill(tmp_path, WINNERS) as index:
+        router = TaskRouter(index, PAPER)
+        assert router.route_all(["query", "far"]) == [router.route("query"), router.route("far")]
+        assert router.route_all([]) == []
+
+
 def test_temperature_sharpens_the_weights(route_in):
     route = route_in(WINNERS, k=2, temperature=0.1)  # softmax of 10 and 8
     assert dict(route.mixture) == pytest.approx({"a": 1 / (1 + math.exp(-2)), "b": 1 / (1 + math.exp(2))}, abs=1e-5)
