@@ -19,7 +19,7 @@ WEATHER = "get_weather(city: string) - Current weather of a city."
 INPUTS = [
     "Restore capitals and punctuation: dr weber flies to vienna on friday to meet anna",
     f"Classify the news item by topic.\nThe striker scored twice as City beat United 3-1 on Saturday.\n{TOPICS}",
-    "Find the named entities in this sentence and give their types.\nMicrosoft opened an office in Berlin on Monday.",
+    "Find the named entities in this sentence and give their types.\nMicrosoft opened an office in Berlin.",
     "Review: The crossing was late and the seats were dirty.\nIs this review positive or negative?",
     "Database schema:\nbookings(id, passenger, price)\n\nQuestion: How many bookings have a price above 90?\nSQL:",
     "Describe this venue in plain English.\nname: Anchor Bar; Type: pub; food: fish; area: riverside",
