@@ -307,13 +307,14 @@ def test_workers_do_not_hear_control_c(processes, tmp_path):
 
 
 PARENT = """
-    import sys
+    import signal, sys
     from functools import partial
     sys.path.insert(0, sys.argv[2])
     import test_workers, worker_scorers
     from lorauter_integrations.matching.local_processes import LocalProcesses
 
     if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
         with LocalProcesses(partial(worker_scorers.scorers, sys.argv[1]), 2) as workers:
             workers.submit(test_workers.batch(1, "held"))
             workers.submit(test_workers.batch(2, "held"))
