@@ -5,21 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from lorauter_integrations.engines.base import Engine, Limits
+from lorauter_integrations.engines.base import Limits
 from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.locations import imported_function
 from lorauter_integrations.lorauter import LoRAuter
 from lorauter_integrations.pool import AdapterPool, BaseShapes
 from lorauter_integrations.routing import (
     DEFAULT,
-    LEAST_SHARE,
     PAPER,
-    PAPER_K,
-    PAPER_TEMPERATURE,
+    SHARES,
     Abstaining,
     Encoder,
     Mean,
@@ -93,7 +92,7 @@ def reopen(key: str, settings: Settings | None) -> LoRAuter:
     return opened
 
 
-def open_engine(settings: Settings) -> Engine:
+def open_engine(settings: Settings) -> LocalEngine:
     """The base model and pool of the settings, shared within a process. Raises `ModelLoadError`, `PoolError`."""
     from lorauter_integrations.engines import LocalEngine
 
@@ -209,24 +208,19 @@ def routing_rules(wanted: RoutingSettings) -> Rules:
         abstaining = Abstaining(wanted.abstain) if wanted.abstain else None
     return Rules(
         spaces[wanted.space] if wanted.space else preset.space,
-        _weighting(wanted, preset.weighting),
+        _weighting(wanted, SHARES[wanted.preset]),
         preset.gain if wanted.gain is None else wanted.gain,
         abstaining,
     )
 
 
-def _weighting(wanted: RoutingSettings, preset: Weighting) -> Weighting:
-    """The preset's, unless something is said of the weights."""
-    if wanted.weights is None and wanted.k is None and wanted.temperature is None:
-        return preset
-    k, temperature = wanted.k or PAPER_K, wanted.temperature
-    if temperature is None and wanted.preset == "paper":
-        temperature = PAPER_TEMPERATURE
-    fixed = None if isinstance(temperature, str) else temperature
+def _weighting(wanted: RoutingSettings, preset: Softmax) -> Weighting:
+    temperature = preset.temperature if wanted.temperature is None else wanted.temperature
+    softmax = replace(preset, k=wanted.k or preset.k, temperature=None if temperature == "fitted" else temperature)
     ways: Mapping[str, Weighting] = {
-        "softmax": Softmax(k, fixed, preset.least if isinstance(preset, Softmax) else LEAST_SHARE),
-        "uniform": Uniform(k),
-        "nucleus": Nucleus(wanted.mass, k, fixed),
+        "softmax": softmax,
+        "uniform": Uniform(softmax.k),
+        "nucleus": Nucleus(wanted.mass, softmax.k, softmax.temperature),
     }
     return ways[wanted.weights or "softmax"]
 

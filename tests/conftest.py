@@ -4,8 +4,10 @@ the real model with the demo's real adapters.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from lorauter_integrations import (
     Ranking,
     TaskIndex,
 )
+from lorauter_integrations.cli import main
 from lorauter_integrations.mixing import base_shapes
 from lorauter_integrations.settings import Settings
 from lorauter_integrations.task import Task, find_task_folders
@@ -74,6 +77,36 @@ def encoder() -> WordEncoder:
 def index(tmp_path: Path, encoder: WordEncoder) -> Any:
     with TaskIndex.embedded(tmp_path / "index", encoder) as opened:
         yield opened
+
+
+@pytest.fixture
+def lorauter(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run one command in this process; returns (exit code, standard output, error output)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lorauter", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def loop() -> Any:
+    """A new event loop of this thread.
+
+    LlamaIndex' blocking methods run their own coroutines on the thread's loop, or on one that nobody closes.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def pico_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:

@@ -30,6 +30,7 @@ VALUES = {
     "call_stream",
     "locations",
     "extras",
+    "journal",
 }
 ALLOWED = {
     **dict.fromkeys(VALUES, VALUES),
@@ -39,7 +40,7 @@ ALLOWED = {
     "engines": VALUES | {"engines", "mixing", "pool"},
     "matching": VALUES | {"matching", "engines", "pool"},
     "reports": VALUES | {"reports", "evaluation"},
-    "evaluation": VALUES | {"evaluation", "engines", "mixing", "pool", "routing", "reports"},
+    "evaluation": VALUES | {"evaluation", "engines", "matching", "mixing", "pool", "routing", "reports"},
 }
 FRAMEWORKS = {"langchain", "llama_index"}
 EVERYTHING = {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("*/__init__.py")}

@@ -15,12 +15,13 @@ from lorauter_integrations.cli.options import DEFAULT_CONFIG, AsJson, Config
 from lorauter_integrations.cli.output import console, print_json, table
 from lorauter_integrations.cli.progress import MappingBar
 from lorauter_integrations.evaluation.latency import latencies
+from lorauter_integrations.evaluation.methods import contenders
 from lorauter_integrations.evaluation.quality import abstention, places, routing_quality
+from lorauter_integrations.evaluation.regimes import regimes_of
 from lorauter_integrations.evaluation.results import Results
 from lorauter_integrations.evaluation.tested_task import TestedTask, read_tested_tasks
 from lorauter_integrations.mapping import open_matcher
 from lorauter_integrations.opening import open_encoder, open_engine
-from lorauter_integrations.pool import AdapterPool
 from lorauter_integrations.reports.evaluation_files import write_evaluation
 from lorauter_integrations.routing import Encoder, RememberingEncoder
 from lorauter_integrations.settings import Settings
@@ -55,19 +56,15 @@ def evaluate_command(  # noqa: PLR0913 - a command's options
     changes: dict[str, Any] = {"pool": {"path": str(pool.resolve())}} if pool else {}
     settings = Settings.read(config, changes)
     tested = read_tested_tasks(tasks, limit)
+    contenders(methods or ()), regimes_of(regime or ())  # a misspelt one is an error before the tasks are mapped
     encoders = {name: _encoder(settings, name) for name in ("ends", "head")}
-    results = (
-        _answered(settings, tested, encoders, methods, regime, map_examples, out) if answers else _empty(encoders)
-    )
+    results = Results({"encoder": encoders["ends"].name}, {}, {}, [])
+    if answers:
+        results = _answered(settings, tested, encoders, methods, regime, map_examples, out)
     texts = far.read_text(encoding="utf-8").splitlines() if far else []
     results = replace(
         results,
-        facts={
-            **results.facts,
-            "tasks that are routed among": str(len(tested)),
-            "their test inputs": str(sum(len(task.tests) for task in tested)),
-            "version": __version__,
-        },
+        facts={**results.facts, **_counts(tested)},
         routing=routing_quality(tested, encoders),
         abstention=abstention(tested, encoders["ends"], texts),
         places=places(tested, encoders["ends"], query or tested[0].tests[0].text),
@@ -87,8 +84,12 @@ def _encoder(settings: Settings, long_texts: str) -> Encoder:
     return RememberingEncoder(open_encoder(settings.model_copy(update={"encoder": wanted})), REMEMBERED)
 
 
-def _empty(encoders: dict[str, Encoder]) -> Results:
-    return Results({"encoder": encoders["ends"].name}, {}, {}, [])
+def _counts(tested: list[TestedTask]) -> dict[str, str]:
+    return {
+        "tasks that are routed among": str(len(tested)),
+        "their test inputs": str(sum(len(task.tests) for task in tested)),
+        "version": __version__,
+    }
 
 
 def _answered(
@@ -100,12 +101,9 @@ def _answered(
     map_examples: int,
     out: Path,
 ) -> Results:
-    from lorauter_integrations.engines.local import LocalEngine
     from lorauter_integrations.evaluation.run import Evaluation
 
     engine = open_engine(settings)
-    if not isinstance(engine, LocalEngine):
-        raise TypeError(f"{type(engine).__name__} cannot route token by token")
     evaluation = Evaluation(
         tested,
         engine,
@@ -133,14 +131,8 @@ def _mapped(
 
 def _over(settings: Settings, folder: Path) -> LocalEngine:
     """An engine over averaged adapters."""
-    from lorauter_integrations.engines.local import LocalEngine
-
-    return LocalEngine.load(
-        settings.weights(settings.model.name),
-        partial(AdapterPool.from_folder, folder),
-        dtype=settings.model.dtype,
-        device=settings.model.device,
-    )
+    pool = settings.pool.model_copy(update={"path": str(folder), "cache": "", "pin": ()})
+    return open_engine(settings.model_copy(update={"pool": pool}))
 
 
 def _show(results: Results) -> None:

@@ -17,7 +17,7 @@ from lorauter_integrations.mapping import map_tasks, open_workers, task_states
 from lorauter_integrations.opening import build
 from lorauter_integrations.reports import write_page
 from lorauter_integrations.reports.summary import label, number
-from lorauter_integrations.reports.writing import writing
+from lorauter_integrations.reports.writing import write_whole, writing
 from lorauter_integrations.settings import Settings
 
 CURRENT = "up to date"
@@ -91,9 +91,7 @@ def _report(settings: Settings, states: States, rankings: Sequence[Ranking]) -> 
     found |= {ranking.task: ranking for ranking in rankings}
     write_page(list(found.values()), page)
     with writing(kept):
-        beside = kept.with_suffix(".tmp")
-        beside.write_text(AdapterMap(list(found.values())).to_json(), encoding="utf-8")
-        beside.replace(kept)
+        write_whole(kept, AdapterMap(list(found.values())).to_json())
     try:
         from lorauter_integrations.reports.heat_map import draw_heat_map
     except MissingExtraError as error:

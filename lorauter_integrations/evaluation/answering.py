@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorauter_integrations.digests import digest
@@ -12,6 +11,7 @@ from lorauter_integrations.evaluation.predictions import Predictions
 from lorauter_integrations.evaluation.tested_task import TestedTask
 from lorauter_integrations.evaluation.token_level import TokenLevel
 from lorauter_integrations.generation import Completion, GenerationOptions, GenerationRequest
+from lorauter_integrations.matching.scoring import room
 from lorauter_integrations.mixing.token_routing import Arrow, SpectR
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.task import Example
@@ -57,15 +57,11 @@ class Answerer:
     Args:
         engine: writes them.
         predictions: those that are known.
-        on_progress: called with the answers that are left to be written for this call.
     """
 
-    def __init__(
-        self, engine: LocalEngine, predictions: Predictions, on_progress: Callable[[int], None] = lambda _: None
-    ) -> None:
+    def __init__(self, engine: LocalEngine, predictions: Predictions) -> None:
         self._engine = engine
         self._predictions = predictions
-        self._on_progress = on_progress
         self._token_level: dict[str, TokenLevel] = {}
 
     def answers(self, questions: Sequence[Question]) -> list[str]:
@@ -83,19 +79,15 @@ class Answerer:
     def _known(self, questions: Sequence[Question], way: str, write: Write) -> list[str]:
         keys = [question.key(self._engine.identity, way) for question in questions]
         new = {key: one for key, one in zip(keys, questions, strict=True) if key not in self._predictions}
-        for part in _parts(list(new.items())):
-            self._on_progress(len(new))
-            answers = write([question.request for _, question in part])
-            self._predictions.keep((key, answer.text) for (key, _), answer in zip(part, answers, strict=True))
+        left = list(new)
+        for start in range(0, len(left), AT_ONCE):
+            part = left[start : start + AT_ONCE]
+            answers = write([new[key].request for key in part])
+            self._predictions.keep({key: answer.text for key, answer in zip(part, answers, strict=True)})
         return [self._predictions[key] for key in keys]
 
 
 def most_tokens(engine: LocalEngine, task: TestedTask) -> int:
     """Room for a task's answers: a quarter more than its longest validation target, at most 128 tokens."""
     longest = max(len(engine.token_ids(example.target)) for example in task.task.examples)
-    return min(math.ceil(1.25 * longest) + 4, MOST_TOKENS)
-
-
-def _parts(items: list[tuple[str, Question]]) -> Iterator[list[tuple[str, Question]]]:
-    for start in range(0, len(items), AT_ONCE):
-        yield items[start : start + AT_ONCE]
+    return min(room(longest), MOST_TOKENS)

@@ -51,6 +51,7 @@ class World:
     sources: Mapping[str, FixedTasks]
     seed: int = 0
     _vectors: dict[str, Vectors] = field(default_factory=dict)
+    _routers: dict[tuple[Rules, str, Remainder], TaskRouter] = field(default_factory=dict)
 
     def training_vector(self, adapter: str) -> Vectors:
         """The mean vector of an adapter's training inputs, as LoraRetriever makes it."""
@@ -63,10 +64,12 @@ class World:
         """An encoder by the name of its way."""
         return self.sources[name].encoder
 
-    def source(self, name: str, left: Remainder) -> FixedTasks:
-        """The tasks that are left, encoded in this way."""
-        source = self.sources[name]
-        return FixedTasks(source.encoder, left.known(source.known()))
+    def router(self, rules: Rules, encoder: str, left: Remainder) -> TaskRouter:
+        """A router among the tasks that are left; where the same are left for many tasks, it is fitted once."""
+        key, source = (rules, encoder, left), self.sources[encoder]
+        if key not in self._routers:
+            self._routers[key] = TaskRouter(FixedTasks(source.encoder, left.known(source.known())), rules)
+        return self._routers[key]
 
 
 Method = Callable[[World, TestedTask, Remainder], BatchRouter]
@@ -161,7 +164,7 @@ def lorauter(rules: Rules, encoder: str = "ends") -> Method:
     """LORAUTER by some rules."""
 
     def method(world: World, task: TestedTask, left: Remainder) -> BatchRouter:
-        return TaskRouter(world.source(encoder, left), rules)
+        return world.router(rules, encoder, left)
 
     return method
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 from lorauter_integrations.errors import MappingError
+from lorauter_integrations.journal import Journal
 
 
 class Predictions:
@@ -19,14 +19,21 @@ class Predictions:
         file: made at the first answer.
 
     Raises:
-        MappingError: a line before the last cannot be read.
+        MappingError: the file cannot be read, or a line before the last is damaged.
     """
 
     def __init__(self, file: str | Path) -> None:
-        self._file = Path(file)
+        self._journal = Journal(Path(file), "predictions")
         self._answers: dict[str, str] = {}
-        if self._file.exists():
-            self._read()
+        for number, line in enumerate(self._journal.lines(), 1):
+            try:
+                key, text = json.loads(line)
+            except ValueError as error:
+                raise MappingError(
+                    f"the predictions {file} are damaged at line {number}: {error}",
+                    hint="delete that line; its answer will be written again",
+                ) from error
+            self._answers[key] = text
 
     def __contains__(self, key: str) -> bool:
         return key in self._answers
@@ -37,29 +44,11 @@ class Predictions:
     def __len__(self) -> int:
         return len(self._answers)
 
-    def keep(self, answers: Iterable[tuple[str, str]]) -> None:
-        """Keep some answers; they are on disk before this returns."""
-        lines = ""
-        for key, text in answers:
-            self._answers[key] = text
-            lines += json.dumps([key, text], ensure_ascii=False) + "\n"
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.open("a", encoding="utf-8") as stream:
-            stream.write(lines)
-            stream.flush()
-            os.fsync(stream.fileno())
+    def keep(self, answers: Mapping[str, str]) -> None:
+        """Keep some answers; they are on disk before this returns.
 
-    def _read(self) -> None:
-        content = self._file.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self._file, len(whole))
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), 1):
-            try:
-                key, text = json.loads(line)
-            except ValueError as error:
-                raise MappingError(
-                    f"the predictions {self._file} are damaged at line {number}: {error}",
-                    hint="delete that line; its answer will be written again",
-                ) from error
-            self._answers[key] = text
+        Raises:
+            MappingError: the file cannot be written.
+        """
+        self._journal.append("".join(json.dumps(pair) + "\n" for pair in answers.items()))
+        self._answers.update(answers)

@@ -14,6 +14,7 @@ from lorauter_integrations.evaluation.tested_task import TestedTask
 from lorauter_integrations.routing import DEFAULT, PAPER, Abstaining, Encoder, FixedTasks, Mean, Rules, TaskRouter
 from lorauter_integrations.routing.router import Look
 from lorauter_integrations.routing.task_space import Places
+from lorauter_integrations.task import Task
 
 PRESETS: Mapping[str, tuple[Rules, str]] = {"paper": (PAPER, "head"), "default": (DEFAULT, "ends")}
 SHOWN = 40  # wrong routes
@@ -21,27 +22,19 @@ CUT = 160  # characters of a text's beginning and of its end
 SEED = 0
 
 
-def own_rankings(tasks: Sequence[TestedTask]) -> AdapterMap:
-    """Each task mapped to an adapter of its own name: routing alone needs no adapters."""
-    return AdapterMap(
-        [
-            Ranking(task.name, task.task.content_hash, "", "", (AdapterScore(task.name, "", 1.0, 1),), 0)
-            for task in tasks
-        ]
-    )
-
-
-def router_of(tasks: Sequence[TestedTask], encoder: Encoder, rules: Rules) -> TaskRouter:
-    """A router among all the tasks."""
+def router_of(tasks: Sequence[Task], encoder: Encoder, rules: Rules) -> TaskRouter:
+    """A router among all the tasks, each mapped to an adapter of its own name: routing alone needs no adapters."""
+    rankings = [
+        Ranking(task.name, task.content_hash, "", "", (AdapterScore(task.name, "", 1.0, 1),), 0) for task in tasks
+    ]
     endings = not isinstance(rules.space, Mean)
-    known = FixedTasks.of(encoder, [task.task for task in tasks], own_rankings(tasks), endings=endings)
-    return TaskRouter(known, rules)
+    return TaskRouter(FixedTasks.of(encoder, tasks, AdapterMap(rankings), endings=endings), rules)
 
 
 def routing_quality(tasks: Sequence[TestedTask], encoders: Mapping[str, Encoder]) -> list[RoutingQuality]:
     """How often test inputs of all tasks are routed to their own task, by each preset."""
     return [
-        _quality(preset, tasks, router_of(tasks, encoders[encoder], rules))
+        _quality(preset, tasks, router_of(_known(tasks), encoders[encoder], rules))
         for preset, (rules, encoder) in PRESETS.items()
     ]
 
@@ -88,7 +81,7 @@ def abstention(
     if not far:
         return None
     abstaining = rules.abstaining or Abstaining()
-    router = router_of(tasks, encoder, replace(rules, abstaining=abstaining))
+    router = router_of(_known(tasks), encoder, replace(rules, abstaining=abstaining))
     inside, outside = router.look(_inputs(tasks)[0]), router.look(far)
     if inside.contrasts is None or outside.contrasts is None or inside.threshold is None:
         return None  # too few examples for a threshold
@@ -103,7 +96,7 @@ def places(tasks: Sequence[TestedTask], encoder: Encoder, query: str, rules: Rul
     """
     from sklearn.manifold import TSNE
 
-    router = router_of(tasks, encoder, rules)
+    router = router_of(_known(tasks), encoder, rules)
     means = [router.look([example.text for example in task.tests]).placed.mean(axis=0) for task in tasks]
     points = np.stack([*means, router.look([query]).placed[0]]).astype(np.float64)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
@@ -119,6 +112,10 @@ def places(tasks: Sequence[TestedTask], encoder: Encoder, query: str, rules: Rul
 
 def _rounded(point: Sequence[float]) -> tuple[float, float]:
     return round(float(point[0]), 3), round(float(point[1]), 3)
+
+
+def _known(tasks: Sequence[TestedTask]) -> list[Task]:
+    return [task.task for task in tasks]
 
 
 def _inputs(tasks: Sequence[TestedTask]) -> tuple[list[str], list[str]]:

@@ -47,6 +47,17 @@ class Remainder:
         return sorted(set(pool) - self.without_adapters)
 
 
+def regimes_of(names: Sequence[str]) -> list[str]:
+    """The regimes of some names; all when there are none.
+
+    Raises:
+        OptionError: a name that no regime has.
+    """
+    if unknown := [name for name in names if name not in REGIMES]:
+        raise OptionError(f"there is no regime {listing(unknown)}", hint=f"the regimes are {listing(REGIMES)}")
+    return list(names) or list(REGIMES)
+
+
 def remainder(regime: str, task: TestedTask, tasks: Sequence[TestedTask]) -> Remainder:
     """What a regime leaves for the inputs of a task.
 
@@ -58,8 +69,7 @@ def remainder(regime: str, task: TestedTask, tasks: Sequence[TestedTask]) -> Rem
     Raises:
         OptionError: no such regime.
     """
-    if regime not in REGIMES:
-        raise OptionError(f"there is no regime {regime!r}", hint=f"the regimes are {listing(REGIMES)}")
+    regimes_of([regime])
     family = frozenset(other.name for other in tasks if other.domain == task.domain)
     own = frozenset([task.name])
     return {

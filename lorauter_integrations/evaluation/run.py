@@ -16,10 +16,11 @@ from lorauter_integrations.evaluation.answering import Answerer, Question, most_
 from lorauter_integrations.evaluation.lorahub import lorahub_mixture
 from lorauter_integrations.evaluation.methods import Contender, World, contenders
 from lorauter_integrations.evaluation.predictions import Predictions
-from lorauter_integrations.evaluation.regimes import REGIMES, Remainder, remainder
+from lorauter_integrations.evaluation.regimes import REGIMES, Remainder, regimes_of, remainder
 from lorauter_integrations.evaluation.results import Results
 from lorauter_integrations.evaluation.scores import Scale, Scores
 from lorauter_integrations.evaluation.tested_task import TestedTask
+from lorauter_integrations.matching.scoring import measured
 from lorauter_integrations.mixing.averaging import write_averaged
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.routing import Encoder, FixedTasks, Route
@@ -59,7 +60,7 @@ class Evaluation:
             OptionError: there is no such method or regime.
             TaskError: no task can be scored.
         """
-        regimes = list(regimes) or list(REGIMES)
+        regimes = regimes_of(regimes)
         wanted = contenders([*methods, "base", "oracle", OURS] if methods else ())
         scored = scorable(self.tasks, self.engine)
         scores = _Run(self, scored).scores(wanted, regimes)
@@ -159,7 +160,7 @@ class _Run:
         key = "lorahub " + digest([self._of.engine.identity, task.task.content_hash, names, self._of.seed])
         if key not in self._predictions:
             found = lorahub_mixture(self._of.engine, names, task.task.examples, self._of.seed)
-            self._predictions.keep([(key, json.dumps(dict(found)))])
+            self._predictions.keep({key: json.dumps(dict(found))})
         return Mixture(json.loads(self._predictions[key]))
 
     def _by_token(self, rule: str, task: TestedTask, left: Remainder) -> Sequence[str]:
@@ -192,5 +193,4 @@ class _Run:
 
 
 def _scored(task: TestedTask, answers: Sequence[str]) -> list[float]:
-    metric = task.task.score
-    return [float(metric(answer, example.target)) for answer, example in zip(answers, task.tests, strict=True)]
+    return [measured(task.task, answer, example.target) for answer, example in zip(answers, task.tests, strict=True)]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
 from lorauter_integrations.errors import MappingError
+from lorauter_integrations.journal import Journal
 
 
 class Key(NamedTuple):
@@ -41,10 +39,10 @@ class Ledger:
     """
 
     def __init__(self, file: str | Path | None = None) -> None:
-        self._file = Path(file) if file else None
+        self._journal = Journal(Path(file), "ledger") if file else None
         self._scores: dict[Key, float] = {}
-        if self._file and self._file.exists():
-            self._load(self._file)
+        if file and self._journal:
+            self._load(file, self._journal.lines())
 
     def __len__(self) -> int:
         return len(self._scores)
@@ -66,24 +64,12 @@ class Ledger:
         """
         if not all(map(math.isfinite, scores)):
             raise MappingError(f"a score is not a finite number: {scores}")
-        if self._file:
-            line = json.dumps([[*key, score] for key, score in zip(keys, scores, strict=True)]) + "\n"
-            try:
-                _append(self._file, line.encode())
-            except OSError as error:
-                raise MappingError(f"the ledger {self._file} cannot be written: {error}") from error
+        if self._journal:
+            self._journal.append(json.dumps([[*key, score] for key, score in zip(keys, scores, strict=True)]) + "\n")
         self._scores.update(zip(keys, scores, strict=True))
 
-    def _load(self, file: Path) -> None:
-        try:
-            with _alone(file):
-                content = file.read_bytes()
-                whole = content[: content.rfind(b"\n") + 1]
-                if len(whole) < len(content):
-                    os.truncate(file, len(whole))
-        except OSError as error:
-            raise MappingError(f"the ledger {file} cannot be read: {error}") from error
-        for number, line in enumerate(whole.splitlines(), 1):
+    def _load(self, file: str | Path, lines: Sequence[bytes]) -> None:
+        for number, line in enumerate(lines, 1):
             try:
                 self._scores.update({Key(s, a, e): float(score) for s, a, e, score in json.loads(line)})
             except (ValueError, TypeError) as error:
@@ -91,22 +77,3 @@ class Ledger:
                     f"the ledger {file} is damaged at line {number}: {error}",
                     hint="delete that line; its questions will be asked again",
                 ) from error
-
-
-def _alone(file: Path) -> FileLock:
-    """Keeps two mapping processes on one ledger apart while a line is written or a torn one cut off."""
-    return FileLock(file.with_name(file.name + ".lock"))
-
-
-def _append(file: Path, line: bytes) -> None:
-    """Write a whole line or nothing."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file), file.open("ab") as stream:
-        before = stream.tell()
-        try:
-            stream.write(line)
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            os.truncate(file, before)
-            raise

@@ -73,13 +73,13 @@ class MetricScorer:
         with length_errors(task):
             answers = self._engine.complete(requests)
         return [
-            0.0 if answer.finish_reason == "failed" else _measured(task, answer.text, example.target)
+            0.0 if answer.finish_reason == "failed" else measured(task, answer.text, example.target)
             for answer, (_, example) in zip(answers, pairs, strict=True)
         ]
 
     def _max_tokens(self, example: Example) -> int:
         """Room for the target and a quarter more: what rambles on need not be read to its end."""
-        return math.ceil(1.25 * len(self._engine.token_ids(example.target))) + 4
+        return room(len(self._engine.token_ids(example.target)))
 
 
 class LikelihoodScorer:
@@ -140,8 +140,17 @@ def _keep_on(task: Task, example: Example) -> Callable[[str], bool] | None:
     return (lambda text: rule(text, example.target)) if rule else None
 
 
-def _measured(task: Task, answer: str, target: str) -> float:
-    """The task's metric, which may be a user's function, as a finite number."""
+def room(tokens: int) -> int:
+    """Most tokens of an answer, by those of the longest right one: a quarter more, and a few."""
+    return math.ceil(1.25 * tokens) + 4
+
+
+def measured(task: Task, answer: str, target: str) -> float:
+    """The task's metric, which may be a user's function, as a finite number.
+
+    Raises:
+        MappingError: it fails, or gives none.
+    """
     try:
         score = float(task.score(answer, target))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

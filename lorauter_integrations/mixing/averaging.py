@@ -35,7 +35,7 @@ def write_averaged(adapters: Sequence[Adapter], folder: str | Path) -> Path:
         )
     if (folder / WEIGHTS).exists():
         return folder
-    tensors = [load_file(str(one.folder / WEIGHTS)) for one in adapters]
+    tensors = [load_file(one.weights_file) for one in adapters]
     mean = {
         name: sum(one[name].float() for one in tensors).div(len(tensors)).to(tensor.dtype)
         for name, tensor in tensors[0].items()

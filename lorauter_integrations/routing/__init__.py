@@ -10,25 +10,15 @@ from lorauter_integrations.routing.encoder import (
 from lorauter_integrations.routing.known_tasks import FixedTasks, KnownTasks, Neighbour, TaskSource
 from lorauter_integrations.routing.remembering_encoder import RememberingEncoder
 from lorauter_integrations.routing.route import Route, TaskMatch
-from lorauter_integrations.routing.router import DEFAULT, PAPER, Router, Rules, TaskRouter, route_to_task
+from lorauter_integrations.routing.router import DEFAULT, PAPER, SHARES, Router, Rules, TaskRouter, route_to_task
 from lorauter_integrations.routing.task_index import TaskIndex
 from lorauter_integrations.routing.task_space import Mean, Space, Whitened
-from lorauter_integrations.routing.weighting import (
-    LEAST_SHARE,
-    PAPER_K,
-    PAPER_TEMPERATURE,
-    Nucleus,
-    Softmax,
-    Uniform,
-    Weighting,
-)
+from lorauter_integrations.routing.weighting import Nucleus, Softmax, Uniform, Weighting
 
 __all__ = [
     "DEFAULT",
-    "LEAST_SHARE",
     "PAPER",
-    "PAPER_K",
-    "PAPER_TEMPERATURE",
+    "SHARES",
     "Abstaining",
     "CallableEncoder",
     "Encoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
@@ -58,10 +58,13 @@ class Rules:
             raise ConfigError(f"gain must be at least 0, not {self.gain}")
 
 
-PAPER = Rules(Mean(), Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0))
+SHARES: Mapping[str, Softmax] = {"paper": Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0), "default": Softmax()}
+"""The presets' weights."""
+
+PAPER = Rules(Mean(), SHARES["paper"])
 """LORAUTER as published (Dhasade et al., arXiv 2601.21795)."""
 
-DEFAULT = Rules()
+DEFAULT = Rules(weighting=SHARES["default"])
 """What does best in docs/evaluation.md."""
 
 
@@ -133,21 +136,22 @@ class TaskRouter:
             )
         if not texts:
             return []
-        fitted = self._fitted()
-        embedded = embed(self._tasks.encoder, texts, endings=fitted.space.endings)
-        similarities = fitted.space.similarities(embedded)
-        return [self._route(fitted, *each) for each in zip(embedded.whole, similarities, strict=True)]
+        fitted, placed, similarities = self._compared(texts)
+        return [self._route(fitted, *each) for each in zip(placed, similarities, strict=True)]
 
     def look(self, texts: Sequence[str]) -> Look:
         """How near texts come to all tasks, for evaluations and pictures. Raises as `route`."""
-        fitted = self._fitted()
-        embedded = embed(self._tasks.encoder, texts, endings=fitted.space.endings)
-        similarities, placed = fitted.space.similarities(embedded), fitted.space.place(embedded.whole)
+        fitted, placed, similarities = self._compared(texts)
         contrasts = fitted.threshold.contrasts(placed, similarities) if fitted.threshold else None
         least = fitted.threshold.contrast if fitted.threshold else None
         return Look(fitted.known.names, similarities, placed, contrasts, least)
 
-    def _route(self, fitted: _Fitted, vector: Vectors, similarities: Vectors) -> Route:
+    def _compared(self, texts: Sequence[str]) -> tuple[_Fitted, Vectors, Vectors]:
+        """The rules, the texts in their space, and how near they come to the tasks."""
+        fitted = self._fitted()
+        return fitted, *fitted.space.compare(embed(self._tasks.encoder, texts, endings=fitted.space.endings))
+
+    def _route(self, fitted: _Fitted, placed: Vectors, similarities: Vectors) -> Route:
         shares = fitted.share(similarities)
         rankings = [fitted.known.rankings[place] for place, _ in shares]
         weights = _by_gain([weight for _, weight in shares], rankings, self._rules.gain)
@@ -155,7 +159,7 @@ class TaskRouter:
             TaskMatch(ranking.task, float(similarities[place]), weight, ranking.best.adapter)
             for (place, _), ranking, weight in zip(shares, rankings, weights, strict=True)
         ]
-        if fitted.threshold and (why := fitted.threshold.why(fitted.space.place(vector), similarities)):
+        if fitted.threshold and (why := fitted.threshold.why(placed, similarities)):
             return Route(Mixture(), [replace(match, weight=0.0) for match in matches], why, abstained=True)
         shared = sum(match.weight > 0 for match in matches)
         return Route(mix(matches), matches, f"nearest {shared} of the mapped tasks")
@@ -172,14 +176,15 @@ class TaskRouter:
 
     def _fit(self, known: KnownTasks) -> _Fitted:
         rules, encoder = self._rules, self._tasks.encoder
-        space = rules.space.fit(known)
+        space, threshold = rules.space.fit(known), None
         others = rules.abstaining.others(encoder) if rules.abstaining else None
 
         @cache
         def left_out() -> LeftOut | None:
             return space.leave_one_out(others)
 
-        threshold = rules.abstaining.fit(space, left_out, others) if rules.abstaining and others is not None else None
+        if rules.abstaining and others is not None:
+            threshold = rules.abstaining.fit(space, left_out, others)
         return _Fitted(known, space, rules.weighting.fit(left_out), threshold)
 
 

@@ -93,10 +93,16 @@ class TaskSpace:
 
     def similarities(self, texts: Embedded) -> Vectors:
         """How near texts come to the tasks, in [-1, 1]. *Shape:* ``(texts, tasks)``."""
-        whole: Vectors = np.asarray(self.place(texts.whole) @ self._tasks.T)
+        return self.compare(texts)[1]
+
+    def compare(self, texts: Embedded) -> tuple[Vectors, Vectors]:
+        """The texts' wholes, placed, and how near the texts come to the tasks."""
+        placed = self.place(texts.whole)
+        whole: Vectors = np.asarray(placed @ self._tasks.T)
         if not len(texts.long):
-            return whole
-        return joined(whole, self.place(texts.endings) @ self._ends.T, texts.long, self._within.with_endings)
+            return placed, whole
+        endings = self.place(texts.endings) @ self._ends.T
+        return placed, joined(whole, endings, texts.long, self._within.with_endings)
 
     def leave_one_out(self, beside: Vectors | None = None) -> LeftOut | None:
         """The tasks' own examples as if they were new texts; None when none can be left out.
@@ -173,22 +179,23 @@ class Within:
 
     Args:
         examples: the vectors of each task's.
+        is_centred: whether all is seen from the mean of the means, or from the origin.
 
     Attributes:
         tasks: how many there are.
         with_endings: places of the tasks that have a mean of endings.
         means: of the tasks, then of those endings. *Shape:* ``(groups, dimension)``.
-        centre: the mean of the means.
+        centre: where all is seen from.
     """
 
-    def __init__(self, examples: Sequence[Embedded]) -> None:
+    def __init__(self, examples: Sequence[Embedded], *, is_centred: bool = True) -> None:
         self.tasks = len(examples)
         with_endings = [at for at, one in enumerate(examples) if len(one.endings) >= LEAST_ENDINGS]
         self.with_endings: Places = np.array(with_endings, dtype=np.int64)
         groups = [one.whole for one in examples] + [examples[at].endings for at in with_endings]
         self._counts = np.array([len(group) for group in groups])
         self.means: Matrix = np.stack([group.mean(axis=0, dtype=np.float64) for group in groups])
-        self.centre: Matrix = self.means.mean(axis=0)
+        self.centre: Matrix = self.means.mean(axis=0) * is_centred
         together, group_of = np.concatenate(groups), np.repeat(np.arange(len(groups)), self._counts)
         about = together.astype(np.float64) - self.means[group_of]
         self._freedom = max(len(together) - len(groups), 1)
@@ -303,8 +310,8 @@ class MeanSpace(TaskSpace):
 
     def leave_one_out(self, beside: Vectors | None = None) -> LeftOut | None:
         """The tasks' own examples as if they were new texts; None when none can be left out."""
-        within = Within([replace(one, endings=one.endings[:0], long=one.long[:0]) for one in self._known.examples])
-        within.centre = np.zeros_like(within.centre)
+        wholes = [replace(one, endings=one.endings[:0], long=one.long[:0]) for one in self._known.examples]
+        within = Within(wholes, is_centred=False)
         return within.leave_one_out(1.0, beside) if within.can_leave_out else None
 
 

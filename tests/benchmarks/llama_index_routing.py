@@ -30,20 +30,18 @@ from llama_index.core.selectors import prompts as selectors
 from llama_index.core.tools import FunctionTool
 
 from lorauter_integrations import (
-    AdapterMap,
-    AdapterScore,
     Encoder,
     Example,
     Message,
-    Ranking,
     SentenceTransformerEncoder,
     Task,
     TaskRouter,
 )
+from lorauter_integrations.evaluation.quality import router_of
 from lorauter_integrations.llama_index.messages import from_llama_index
 from lorauter_integrations.locations import resolve_location
 from lorauter_integrations.route_text import route_text
-from lorauter_integrations.routing import DEFAULT, PAPER, FixedTasks, RememberingEncoder
+from lorauter_integrations.routing import DEFAULT, PAPER, RememberingEncoder
 from lorauter_integrations.task import find_task_folders, read_examples
 
 HELD_OUT = {
@@ -318,12 +316,7 @@ def stepping(known: Sequence[Passage], each: int, rng: random.Random) -> Iterato
 def routers(encoders: dict[str, Encoder], tasks: dict[str, list[str]]) -> dict[str, TaskRouter]:
     """A router among some tasks for each way."""
     made = [Task(name, "f1", [Example(text, "x") for text in texts]) for name, texts in tasks.items()]
-    rankings = AdapterMap(
-        [Ranking(one.name, one.content_hash, "", "", (AdapterScore(one.name, "", 1.0, 1),), 0) for one in made]
-    )
-    return {
-        way: TaskRouter(FixedTasks.of(encoders[read], made, rankings), rules) for way, (rules, read) in WAYS.items()
-    }
+    return {way: router_of(made, encoders[read], rules) for way, (rules, read) in WAYS.items()}
 
 
 def print_table(encoders: dict[str, Encoder], tasks: dict[str, list[str]], rows: dict[str, list[Case]]) -> None:

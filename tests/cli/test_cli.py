@@ -8,8 +8,6 @@ import time
 import pytest
 from conftest import make_adapter
 
-from lorauter_integrations.cli import main
-
 TASKS = {
     "colours": (
         "exact_match",
@@ -41,23 +39,6 @@ def place(tmp_path, pico_folder, pico_pool_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
-
-
-@pytest.fixture
-def lorauter(capsys, monkeypatch):
-    """Run one command; returns (exit code, standard output, error output)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorauter", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_from_a_pool_and_tasks_to_a_route_and_an_answer(place, lorauter, monkeypatch):

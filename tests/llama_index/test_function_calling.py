@@ -2,7 +2,7 @@ import asyncio
 import copy
 import json
 import pickle
-from typing import Any
+from functools import partial
 
 import pytest
 from llama_index.core.agent.workflow import AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
@@ -10,9 +10,8 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 from llama_index.core.tools import FunctionTool
-from scripted import ScriptedEngine, call
+from scripted import call, llm_of
 
-from lorauter_integrations import GenerationOptions, LoRAuter
 from lorauter_integrations.errors import InvalidAnswerError, OptionError
 from lorauter_integrations.llama_index import LoRAuterLLM
 
@@ -37,14 +36,7 @@ def llm(pico_lorauter):
 
 @pytest.fixture
 def scripted(pico_lorauter):
-    """An LLM that says what it is told."""
-
-    def make(*answers, **fields) -> Any:
-        engine = ScriptedEngine(pico_lorauter.engine.adapters, answers)
-        lorauter = LoRAuter(pico_lorauter.index, engine, options=GenerationOptions())
-        return LoRAuterLLM(lorauter, **fields), engine
-
-    return make
+    return partial(llm_of, pico_lorauter)
 
 
 def test_it_is_a_function_calling_model_of_its_own_name(llm):

@@ -1,6 +1,7 @@
 """LlamaIndex' own engines on the LLM, each to its end; what the model says is scripted, what it is asked is real."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from llama_index.core import Document, VectorStoreIndex, get_response_synthesizer
@@ -12,32 +13,20 @@ from llama_index.core.question_gen import LLMQuestionGenerator
 from llama_index.core.selectors import LLMSingleSelector, PydanticSingleSelector
 from llama_index.core.tools import QueryEngineTool
 from pydantic import BaseModel
-from scripted import ScriptedEngine, call
+from scripted import call, llm_of
 
-from lorauter_integrations import GenerationOptions, LoRAuter
+from lorauter_integrations import LoRAuter
 from lorauter_integrations.errors import InvalidAnswerError
-from lorauter_integrations.llama_index import LoRAuterLLM
 
 DOCUMENTS = [Document(text="The ferry leaves at nine."), Document(text="The museum is closed on Monday.")]
 
 
-@pytest.fixture(autouse=True)
-def loop():
-    """LlamaIndex' blocking methods run their own coroutines on the thread's loop, or on one that nobody closes."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    asyncio.set_event_loop(None)
-    loop.close()
+pytestmark = pytest.mark.usefixtures("loop")
 
 
 @pytest.fixture
 def scripted(pico_lorauter):
-    def make(*answers):
-        engine = ScriptedEngine(pico_lorauter.engine.adapters, answers)
-        return LoRAuterLLM(LoRAuter(pico_lorauter.index, engine, options=GenerationOptions())), engine
-
-    return make
+    return partial(llm_of, pico_lorauter)
 
 
 @pytest.fixture
