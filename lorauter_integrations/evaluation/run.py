@@ -11,7 +11,7 @@ from pathlib import Path
 from lorauter_integrations.adapter_map import AdapterMap
 from lorauter_integrations.digests import digest
 from lorauter_integrations.engines.local import LocalEngine
-from lorauter_integrations.errors import TaskError
+from lorauter_integrations.errors import TaskError, listing
 from lorauter_integrations.evaluation.answering import Answerer, Question, most_tokens
 from lorauter_integrations.evaluation.lorahub import lorahub_mixture
 from lorauter_integrations.evaluation.methods import Contender, World, contenders
@@ -64,13 +64,12 @@ class Evaluation:
         wanted = contenders([*methods, "base", "oracle", OURS] if methods else ())
         scored = scorable(self.tasks, self.engine)
         scores = _Run(self, scored).scores(wanted, regimes)
-        best = scores["oracle", regimes[0]]
-        if not any(map(sum, best.values())):
+        scale = Scale({task.name: task.domain for task in scored}, scores["oracle", regimes[0]], self.seed)
+        if scale.left_out == {task.domain for task in scored}:
             raise TaskError(
-                f"the adapters of {len(scored)} tasks have not one answer right, so nothing can be measured by them",
+                f"the adapters of {len(scored)} tasks have next to no answer right, so nothing can be measured by them",
                 hint="are they for this base model, and the tasks' metrics the right ones?",
             )
-        scale = Scale({task.name: task.domain for task in scored}, best, self.seed)
         return Results(
             facts={
                 "base model": self.engine.name,
@@ -79,6 +78,7 @@ class Evaluation:
                 "adapters": str(len(self.engine.adapters)),
                 "test examples": str(sum(len(task.tests) for task in scored)),
                 "seed": str(self.seed),
+                **({"domains the oracle fails in, not counted": listing(scale.left_out)} if scale.left_out else {}),
             },
             methods={name: contender.says for name, contender in wanted.items()},
             regimes={regime: REGIMES[regime] for regime in regimes},

@@ -1,14 +1,16 @@
 """Answers' scores to a method's score, with intervals. Knows numbers only.
 
 The score is that of the paper (arXiv 2601.21795): each domain's mean over its tasks is divided by the oracle's, and
-the mean of the quotients is taken. Intervals are percentiles of a paired bootstrap: the test examples of each task
-are drawn again, the same ones for all methods.
+the mean of the quotients is taken. A domain whose oracle is not told apart from nothing is no measure and is left out:
+a quotient by one right answer of thirty says nothing. Intervals are percentiles of a paired bootstrap: the test
+examples of each task are drawn again, the same ones for all methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ Scores = Mapping[str, Sequence[float]]
 """Task -> the scores of its test examples, in their order."""
 
 DRAWS = 2000
+LEAST_ERRORS = 2.0  # standard errors above 0, of an oracle that others are measured by
 LEVEL = 95.0  # percent
 
 
@@ -36,6 +39,15 @@ class Scale:
     domains: Mapping[str, str]
     oracle: Scores
     seed: int = 0
+
+    @cached_property
+    def left_out(self) -> frozenset[str]:
+        """The domains in which the oracle's mean is less than two standard errors above 0."""
+        return frozenset(
+            domain
+            for domain, tasks in self._families(self.oracle).items()
+            if not _is_measure([self.oracle[task] for task in tasks])
+        )
 
     def score(self, method: str, regime: str, scores: Scores) -> MethodScore:
         """A method's score in a regime."""
@@ -56,10 +68,12 @@ class Scale:
     def _normalised(self, scores: Scores) -> npt.NDArray[np.float64]:
         """The score of the examples as they are, and of each draw. *Shape:* ``(1 + DRAWS,)``."""
         total, counted = np.zeros(1 + DRAWS), np.zeros(1 + DRAWS)
-        for tasks in self._families(scores).values():
+        for domain, tasks in self._families(scores).items():
+            if domain in self.left_out:
+                continue
             own = np.mean([self._means(task, scores[task]) for task in tasks], axis=0)
             best = np.mean([self._means(task, self.oracle[task]) for task in tasks], axis=0)
-            # A domain in which the oracle has nothing right cannot be a measure.
+            # In a draw the oracle may still have nothing right.
             total += np.where(best > 0, own / np.where(best > 0, best, 1.0), 0.0)
             counted += best > 0
         return np.asarray(total / np.maximum(counted, 1))
@@ -75,6 +89,13 @@ class Scale:
         for task in sorted(scores):
             families.setdefault(self.domains[task], []).append(task)
         return families
+
+
+def _is_measure(oracle: Sequence[Sequence[float]]) -> bool:
+    """Whether a domain's mean is above 0 by more than chance, by its tasks' scores."""
+    mean = np.mean([np.mean(values) for values in oracle])
+    error = np.sqrt(np.sum([np.var(values) / len(values) for values in oracle])) / len(oracle)
+    return bool(mean > LEAST_ERRORS * error)
 
 
 def _interval(values: npt.NDArray[np.float64]) -> Interval:

@@ -186,7 +186,7 @@ def test_an_oracles_answer_is_what_the_adapter_writes(engine, rankings, tmp_path
 
 def test_adapters_that_have_nothing_right_measure_nothing(engine, rankings, tmp_path):
     tasks = [replace(one, task=replace(one.task, metric="exact_match")) for one in TASKS]
-    with pytest.raises(TaskError, match="the adapters of 3 tasks have not one answer right"):
+    with pytest.raises(TaskError, match="the adapters of 3 tasks have next to no answer right"):
         evaluation(engine, rankings, tmp_path, tasks).run(["base"], ["in_domain"])
 
 
