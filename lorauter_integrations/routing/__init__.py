@@ -1,6 +1,7 @@
 """Texts to tasks to mixtures. Knows nothing of models that write."""
 
 from lorauter_integrations.routing.abstaining import Abstaining
+from lorauter_integrations.routing.adapter_choice import AdapterChoice, BestOfTask, ExpectedGain
 from lorauter_integrations.routing.encoder import (
     CallableEncoder,
     Encoder,
@@ -20,8 +21,11 @@ __all__ = [
     "PAPER",
     "SHARES",
     "Abstaining",
+    "AdapterChoice",
+    "BestOfTask",
     "CallableEncoder",
     "Encoder",
+    "ExpectedGain",
     "FixedTasks",
     "KnownTasks",
     "Mean",

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
 
-from lorauter_integrations.adapter_map import Ranking
-from lorauter_integrations.errors import ConfigError, RoutingError
+from lorauter_integrations.errors import RoutingError
 from lorauter_integrations.mixture import Mixture
 from lorauter_integrations.routing.abstaining import Abstaining, Threshold
+from lorauter_integrations.routing.adapter_choice import AdapterChoice, BestOfTask, ExpectedGain
 from lorauter_integrations.routing.encoder import Vectors
 from lorauter_integrations.routing.known_tasks import KnownTasks, TaskSource
 from lorauter_integrations.routing.route import Route, TaskMatch
@@ -33,6 +33,10 @@ class Router(Protocol):
         ...
 
 
+SHARES: Mapping[str, Softmax] = {"paper": Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0), "default": Softmax(8, 0.1)}
+"""The presets' weights."""
+
+
 @dataclass(frozen=True)
 class Rules:
     """How a text is routed; each part is a small object of its own.
@@ -40,31 +44,20 @@ class Rules:
     Attributes:
         space: where texts and tasks are compared.
         weighting: how the nearest tasks share the weight.
-        gain: how much it counts what a task's adapter gained over the base model: adapters share in proportion to
-            ``weight * gain ** this``; 0 counts it not at all.
+        choice: how those tasks become adapters.
         abstaining: when a text is near to no task, and the base model answers; never when None.
-
-    Raises:
-        ConfigError: `gain` is below 0.
     """
 
     space: Space = field(default_factory=Whitened)
-    weighting: Weighting = field(default_factory=Softmax)
-    gain: float = 0.0
+    weighting: Weighting = SHARES["default"]
+    choice: AdapterChoice = field(default_factory=ExpectedGain)
     abstaining: Abstaining | None = None
 
-    def __post_init__(self) -> None:
-        if self.gain < 0:
-            raise ConfigError(f"gain must be at least 0, not {self.gain}")
 
-
-SHARES: Mapping[str, Softmax] = {"paper": Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0), "default": Softmax()}
-"""The presets' weights."""
-
-PAPER = Rules(Mean(), SHARES["paper"])
+PAPER = Rules(Mean(), SHARES["paper"], BestOfTask())
 """LORAUTER as published (Dhasade et al., arXiv 2601.21795)."""
 
-DEFAULT = Rules(weighting=SHARES["default"])
+DEFAULT = Rules()
 """What does best in docs/evaluation.md."""
 
 
@@ -154,15 +147,14 @@ class TaskRouter:
     def _route(self, fitted: _Fitted, placed: Vectors, similarities: Vectors) -> Route:
         shares = fitted.share(similarities)
         rankings = [fitted.known.rankings[place] for place, _ in shares]
-        weights = _by_gain([weight for _, weight in shares], rankings, self._rules.gain)
         matches = [
             TaskMatch(ranking.task, float(similarities[place]), weight, ranking.best.adapter)
-            for (place, _), ranking, weight in zip(shares, rankings, weights, strict=True)
+            for (place, weight), ranking in zip(shares, rankings, strict=True)
         ]
         if fitted.threshold and (why := fitted.threshold.why(placed, similarities)):
             return Route(Mixture(), [replace(match, weight=0.0) for match in matches], why, abstained=True)
-        shared = sum(match.weight > 0 for match in matches)
-        return Route(mix(matches), matches, f"nearest {shared} of the mapped tasks")
+        mixture = self._rules.choice.mixture(list(zip(rankings, [weight for _, weight in shares], strict=True)))
+        return Route(mixture, matches, f"nearest {sum(match.weight > 0 for match in matches)} of the mapped tasks")
 
     def _fitted(self) -> _Fitted:
         known = self._tasks.known()
@@ -201,22 +193,3 @@ def route_to_task(index: TaskIndex, task: str) -> Route:
     best = ranking.best.adapter
     why = f"task {task!r} was chosen by the caller" + ("" if best else "; no adapter improves on the base model")
     return Route(Mixture({best: 1.0} if best else {}), (), why)
-
-
-def _by_gain(weights: Sequence[float], rankings: Sequence[Ranking], power: float) -> Sequence[float]:
-    """The weights by what each adapter gained; tasks that the base model does best keep theirs."""
-    helped = [at for at, ranking in enumerate(rankings) if ranking.best.adapter]
-    if not power or not helped:
-        return weights
-    by_gain = {at: weights[at] * max(rankings[at].gain, 1e-6) ** power for at in helped}
-    growth = sum(weights[at] for at in helped) / sum(by_gain.values())
-    return [by_gain[at] * growth if at in by_gain else weight for at, weight in enumerate(weights)]
-
-
-def mix(matches: Sequence[TaskMatch]) -> Mixture:
-    """The mixture of some matches: weights of the same adapter add up, the base model's share is left out."""
-    weights: dict[str, float] = {}
-    for match in matches:
-        if match.adapter and match.weight:
-            weights[match.adapter] = weights.get(match.adapter, 0.0) + match.weight
-    return Mixture(weights)

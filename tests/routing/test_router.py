@@ -7,7 +7,7 @@ from conftest import set_winner
 
 from lorauter_integrations import Example, Mixture, Task, TaskIndex, TaskRouter
 from lorauter_integrations.errors import ConfigError, RoutingError, UnknownTaskError
-from lorauter_integrations.routing import PAPER, Mean, Rules, Softmax
+from lorauter_integrations.routing import PAPER, BestOfTask, Mean, Rules, Softmax
 from lorauter_integrations.routing.router import route_to_task
 from lorauter_integrations.routing.weighting import softmax
 
@@ -45,7 +45,7 @@ def route_in(tmp_path):
 
     def route(winners, unmapped=(), k=3, temperature=0.2):
         opened.append(fill(tmp_path / str(len(opened)), winners, unmapped))
-        return TaskRouter(opened[-1], Rules(Mean(), Softmax(k, temperature, least=0.0))).route("query")
+        return TaskRouter(opened[-1], Rules(Mean(), Softmax(k, temperature, least=0.0), BestOfTask())).route("query")
 
     yield route
     for index in opened:
@@ -180,6 +180,12 @@ def test_k_and_temperature_must_make_sense(k, temperature):
 
 
 def test_identity_of_a_router_tells_its_parameters(index):
-    rules = [Rules(), PAPER, Rules(weighting=Softmax(2)), Rules(weighting=Softmax(temperature=0.1)), Rules(gain=1.0)]
+    rules = [
+        Rules(),
+        PAPER,
+        Rules(weighting=Softmax(2)),
+        Rules(weighting=Softmax(temperature=0.1)),
+        Rules(choice=BestOfTask()),
+    ]
     assert len({TaskRouter(index, each).identity for each in rules}) == 5
     assert TaskRouter(index, Rules(weighting=Softmax(2))).identity == TaskRouter(index, rules[2]).identity

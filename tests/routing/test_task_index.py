@@ -101,15 +101,15 @@ def test_ranking_is_dropped_when_the_examples_change(index):
     assert [near.task for near in index.nearest("one", 5)] == ["b"]
 
 
-def test_stored_ranking_has_the_best_twenty_and_the_base_model(index):
+def test_stored_ranking_has_the_best_of_a_shortlist_and_the_base_model(index):
     index.add([task("a")])
-    scores = [AdapterScore(f"a{place:02}", "h", 1 - place / 100, 3) for place in range(40)]
+    scores = [AdapterScore(f"a{place:02}", "h", 1 - place / 100, 3) for place in range(60)]
     ranking = Ranking(
-        "a", index.get("a").content_hash, "b", "f1", (*scores[:30], AdapterScore("", "", 0.7, 3), *scores[30:]), 123
+        "a", index.get("a").content_hash, "b", "f1", (*scores[:50], AdapterScore("", "", 0.5, 3), *scores[50:]), 123
     )
     index.set_ranking(ranking)
     kept = index.ranking("a")
-    assert [score.adapter for score in kept.scores] == [f"a{place:02}" for place in range(20)] + [""]
+    assert [score.adapter for score in kept.scores] == [f"a{place:02}" for place in range(32)] + [""]
     assert (kept.questions, kept.best, kept.base) == (123, ranking.best, ranking.base)
 
 
