@@ -65,7 +65,7 @@ class LoRAuter:
     Args:
         index: the tasks and their rankings.
         engine: the base model and the pool.
-        router: text to route, anything with that one method; the paper's preset when None.
+        router: text to route, anything with that one method; the default preset when None.
         options: defaults of every answer.
         route_on: what of a conversation is routed on, see `route_text`.
         sticky: whether a follow-up such as "shorter please" stays on its conversation's task, see `FollowUps`.
@@ -327,13 +327,15 @@ class LoRAuter:
 
 
 def staleness(ranking: Ranking, engine: Engine) -> str:
-    """What is wrong with a task's winner, in words; empty when nothing is."""
-    best, pool = ranking.best, engine.adapters
+    """What is wrong with a task's ranked adapters, any of which may answer, in words; empty when nothing is."""
+    pool = engine.adapters
     if ranking.base_model != engine.identity:
         return "it was mapped with another base model or chat template"
-    if best.is_base:
-        return ""
-    if best.adapter not in pool:
-        return f"its adapter {best.adapter!r} is not in the pool any more"
-    changed = pool[best.adapter].content_hash != best.content_hash
-    return f"its adapter {best.adapter!r} has changed since it was mapped" if changed else ""
+    for one in ranking.scores:
+        if one.is_base:
+            continue
+        if one.adapter not in pool:
+            return f"its adapter {one.adapter!r} is not in the pool any more"
+        if pool[one.adapter].content_hash != one.content_hash:
+            return f"its adapter {one.adapter!r} has changed since it was mapped"
+    return ""

@@ -51,6 +51,7 @@ def build(settings: Settings, encoder: Any = None) -> LoRAuter:
         settings: what to open.
         encoder: instead of the settings', see `as_encoder`; then no other process can open the same.
     """
+    rules = routing_rules(settings.routing)  # what is wrong with them is said before a model is loaded
     with _opening:
         shared = list(_indexes.values())
         index = open_index(settings, encoder)
@@ -62,7 +63,7 @@ def build(settings: Settings, encoder: Any = None) -> LoRAuter:
     lorauter = LoRAuter(
         index,
         engine,
-        router=open_router(settings, index),
+        router=TaskRouter(index, rules),
         options=settings.generation.options(),
         route_on=settings.routing.route_on,
         sticky=settings.routing.sticky,
@@ -218,7 +219,8 @@ def routing_rules(wanted: RoutingSettings) -> Rules:
 
 
 def _weighting(wanted: RoutingSettings, preset: Softmax) -> Weighting:
-    temperature = preset.temperature if wanted.temperature is None else wanted.temperature
+    ours = None if wanted.weights == "nucleus" else preset.temperature  # a nucleus goes by probabilities
+    temperature = ours if wanted.temperature is None else wanted.temperature
     softmax = replace(preset, k=wanted.k or preset.k, temperature=None if temperature == "fitted" else temperature)
     ways: Mapping[str, Weighting] = {
         "softmax": softmax,

@@ -56,12 +56,26 @@ def test_the_pool_has_changed(mapped, tmp_path):
         mapped.engine._tokenizer,
         AdapterPool({n: a for n, a in pool.items() if n != winner}),
     )
-    other = next(name for name in pool if name not in {r.best.adapter for r in mapped.adapter_map.values()})
+    ranked = {one.adapter for ranking in mapped.adapter_map.values() for one in ranking.scores}
+    other = next(name for name in pool if name not in ranked)
     changed = AdapterPool(pool | {other: replace(pool[other], content_hash="changed"), "twin": pool[other]})
     with_change = LocalEngine(mapped.engine.mixtures.model, mapped.engine._tokenizer, changed)
     assert states(mapped, tmp_path, without)["colours"] == f"its adapter {winner!r} is not in the pool any more"
     reason = states(mapped, tmp_path, with_change)["colours"]
     assert reason == f"the pool has changed: it had 6 adapters and has 7; new or changed: {other!r}"
+
+
+@pytest.mark.parametrize("content_hash", ["changed", None])
+def test_a_runner_up_that_has_changed_or_gone_is_seen(mapped, tmp_path, content_hash):
+    """It answers beside the winner, so it must be what was measured."""
+    pool = dict(mapped.engine.adapters)
+    second = mapped.adapter_map["colours"].scores[1].adapter or mapped.adapter_map["colours"].scores[2].adapter
+    adapter = pool.pop(second)
+    if content_hash:
+        pool[second] = replace(adapter, content_hash=content_hash)
+    engine = LocalEngine(mapped.engine.mixtures.model, mapped.engine._tokenizer, AdapterPool(pool))
+    what = "has changed since it was mapped" if content_hash else "is not in the pool any more"
+    assert states(mapped, tmp_path, engine)["colours"] == f"its adapter {second!r} {what}"
 
 
 def test_another_way_of_scoring_and_another_base(mapped, tmp_path):

@@ -24,6 +24,7 @@ from lorauter_integrations.mapping import open_matcher
 from lorauter_integrations.opening import open_encoder, open_engine
 from lorauter_integrations.reports.evaluation_files import write_evaluation
 from lorauter_integrations.routing import Encoder, RememberingEncoder
+from lorauter_integrations.routing.task_index import KEPT
 from lorauter_integrations.settings import Settings
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _mapped(
     wanted = settings.mapping.model_copy(update={"shortlist": max(settings.mapping.shortlist, len(engine.adapters))})
     with MappingBar(quiet=False) as bar:
         matcher = open_matcher(engine, wanted, out / "ledger.jsonl", on_progress=bar.update)
-        return AdapterMap(list(matcher.match(few, engine.adapters)))
+        return AdapterMap([ranking.top(KEPT) for ranking in matcher.match(few, engine.adapters)])  # as in an index
 
 
 def _over(settings: Settings, folder: Path) -> LocalEngine:

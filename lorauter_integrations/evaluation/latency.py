@@ -12,7 +12,7 @@ import numpy as np
 
 from lorauter_integrations.adapter_map import AdapterScore, Ranking
 from lorauter_integrations.evaluation.results import Latency
-from lorauter_integrations.routing import DEFAULT, Encoder, FixedTasks, KnownTasks, Rules, Softmax, TaskRouter
+from lorauter_integrations.routing import DEFAULT, SHARES, Encoder, FixedTasks, KnownTasks, Rules, TaskRouter
 from lorauter_integrations.routing.encoder import Vectors, mean_vector
 from lorauter_integrations.routing.views import Embedded, embed
 
@@ -54,7 +54,7 @@ class Case:
 
 
 def _latency(encoder: Encoder, texts: Sequence[str], rules: Rules, case: Case, dimension: int) -> Latency:
-    used = replace(rules, weighting=Softmax(case.k)) if case.k else rules
+    used = replace(rules, weighting=replace(SHARES["default"], k=case.k)) if case.k else rules
     router = TaskRouter(FixedTasks(encoder, _made(case, dimension)), used)
     router.route(texts[0])  # fits
     routing, encoding = [], []

@@ -24,8 +24,10 @@ SEED = 0
 
 def router_of(tasks: Sequence[Task], encoder: Encoder, rules: Rules) -> TaskRouter:
     """A router among all the tasks, each mapped to an adapter of its own name: routing alone needs no adapters."""
+    base = AdapterScore("", "", 0.0, 1)
     rankings = [
-        Ranking(task.name, task.content_hash, "", "", (AdapterScore(task.name, "", 1.0, 1),), 0) for task in tasks
+        Ranking(task.name, task.content_hash, "", "", (AdapterScore(task.name, "", 1.0, 1), base), 0)
+        for task in tasks
     ]
     endings = not isinstance(rules.space, Mean)
     return TaskRouter(FixedTasks.of(encoder, tasks, AdapterMap(rankings), endings=endings), rules)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from lorauter_integrations.adapter_map import Ranking
+from lorauter_integrations.adapter_map import AdapterScore, Ranking
 from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.mixture import Mixture
-from lorauter_integrations.routing.weighting import LEAST_SHARE, softmax
+from lorauter_integrations.routing.weighting import least_share, softmax
 
 SEEN_BEFORE = 4  # examples of the mean adapter, that every adapter counts as having been asked beside its own
 
@@ -37,8 +37,9 @@ class BestOfTask:
         """The adapters of a text."""
         weights: dict[str, float] = {}
         for ranking, share in shared:
-            weights[ranking.best.adapter] = weights.get(ranking.best.adapter, 0.0) + share
-        return _mixture(weights)
+            if share and (adapter := ranking.best.adapter):
+                weights[adapter] = weights.get(adapter, 0.0) + share
+        return Mixture(weights)
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class ExpectedGain:
     """The adapters that promise most over all tasks that share a text.
 
     An adapter's promise is ``sum_k w_k g_k``: ``w_k`` the share of task k, ``g_k`` what the adapter gained over the
-    base model on it, as part of what the task's best gained. A task that no adapter improves promises its share to
-    the base model. So a text of a known task is answered by what did best on it, a text between tasks by what did
-    well on several of them.
+    base model on it, as part of what the task's best gained (see `gains`). So a text of a known task is answered by
+    what did best on it, a text between tasks by what did well on several of them. The share of tasks that no adapter
+    improves stays with the base model.
 
     Attributes:
         most: adapters that share, at least 1.
@@ -70,34 +71,39 @@ class ExpectedGain:
 
     def mixture(self, shared: Shared) -> Mixture:
         """The adapters of a text."""
+        improved = [(ranking, share) for ranking, share in shared if share and ranking.gain > 0]
+        if not improved:
+            return Mixture()
+        whole = math.fsum(share for _, share in improved)
         promises: dict[str, float] = {}
-        for ranking, share in shared:
-            if share:
-                for adapter, gain in gains(ranking).items():
-                    promises[adapter] = promises.get(adapter, 0.0) + share * gain
-        best = sorted(promises, key=lambda adapter: (-promises[adapter], adapter))[: self.most]
+        for ranking, share in improved:
+            for adapter, gain in gains(ranking).items():
+                promises[adapter] = promises.get(adapter, 0.0) + share / whole * gain
+        # The sort is stable: equal promises stand as the nearest task's ranking has them.
+        best = sorted(promises, key=lambda adapter: -promises[adapter])[: self.most]
+        best = [adapter for adapter in best if promises[adapter] > 0] or best[:1]
         weights = dict(zip(best, softmax([promises[one] for one in best], self.temperature), strict=True))
-        return _mixture({adapter: weight for adapter, weight in weights.items() if weight >= LEAST_SHARE})
+        kept = {adapter: weight for adapter, weight in weights.items() if weight >= least_share(weights.values())}
+        return Mixture({adapter: whole * weight / math.fsum(kept.values()) for adapter, weight in kept.items()})
 
 
 def gains(ranking: Ranking) -> Mapping[str, float]:
-    """What each contestant gained over the base model, as part of what the best did, in [-1, 1].
+    """What each adapter gained over the base model, as part of what the best did: 1 for that, in [-1, 1].
 
-    A score over few examples is drawn towards the mean of all contestants, as if that had been seen on
-    `SEEN_BEFORE` examples more.
+    Scores are drawn towards the mean of all contestants, as if it had been seen on `SEEN_BEFORE` examples more: an
+    adapter that was asked few examples has shown little.
+
+    Args:
+        ranking: of a task that an adapter improves.
     """
-    if ranking.best.is_base:
-        return {"": 1.0}
     mean = math.fsum(one.score for one in ranking.scores) / len(ranking.scores)
-    found = {"": 0.0}
-    for one in ranking.scores:
-        if not one.is_base:
-            likely = (one.examples * one.score + SEEN_BEFORE * mean) / (one.examples + SEEN_BEFORE)
-            found[one.adapter] = min(max((likely - ranking.base.score) / ranking.gain, -1.0), 1.0)
-    return found
 
+    def likely(one: AdapterScore) -> float:
+        return (one.examples * one.score + SEEN_BEFORE * mean) / (one.examples + SEEN_BEFORE)
 
-def _mixture(weights: Mapping[str, float]) -> Mixture:
-    """Weights by contestant, made to add up to 1, as a mixture."""
-    whole = math.fsum(weights.values())
-    return Mixture({adapter: weight / whole for adapter, weight in weights.items() if adapter and weight})
+    base = likely(ranking.base)
+    most = likely(ranking.best) - base
+    if most <= 0:  # the best has been asked far less than the base model
+        return {ranking.best.adapter: 1.0}
+    adapters = [one for one in ranking.scores if not one.is_base]
+    return {one.adapter: min(max((likely(one) - base) / most, -1.0), 1.0) for one in adapters}

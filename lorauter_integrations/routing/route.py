@@ -16,7 +16,8 @@ class TaskMatch:
     Attributes:
         task: its name.
         similarity: cosine of the text and the task in the router's space, in [-1, 1].
-        weight: its share of the mixture; the shares of a route add up to 1, or are 0 when it abstained.
+        weight: its share of the text; the shares of a route add up to 1, or are 0 when it abstained. The adapters'
+            weights are in the mixture.
         adapter: the task's best adapter; empty when no adapter improves on the base model.
     """
 

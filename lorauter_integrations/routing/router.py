@@ -91,11 +91,11 @@ class Look:
 
 
 class TaskRouter:
-    """LORAUTER's routing: the K nearest tasks share the weight (Dhasade et al., arXiv 2601.21795).
+    """LORAUTER's routing: the K nearest tasks share a text (Dhasade et al., arXiv 2601.21795).
 
-    Each task stands for its best adapter; tasks with the same adapter add up; the share of a task that no adapter
-    improves stays with the base model. What the rules leave open, such as the temperature, is fitted to the tasks'
-    own examples, each left out of its task in turn; anew when the tasks change. Safe to use from many threads.
+    How they become adapters is the rules' choice; the share of a task that no adapter improves stays with the base
+    model. What the rules leave open, such as the shrinkage, is fitted to the tasks' own examples, each left out of
+    its task in turn; anew when the tasks change. Safe to use from many threads.
 
     Args:
         tasks: the tasks, with their rankings.

@@ -36,8 +36,9 @@ def servable(route: Route, alone: Mapping[str, str]) -> Route:
 def settled(mixture: Mixture, alone: Collection[str]) -> Mixture:
     """The mixture without what cannot be mixed; itself when all can be.
 
-    If the heaviest adapter can only be used alone, it is, with weight 1. Otherwise such adapters are left out, and
-    the others take their weight over in proportion to their own.
+    If the heaviest adapter can only be used alone, it is, with weight 1, unless the base model's share is larger
+    (what is left to 1). Otherwise such adapters are left out, and the others take their weight over in proportion to
+    their own; where there are no others, the base model does.
 
     Args:
         mixture: weights of any sign; the sum that is kept is that of their sizes.
@@ -49,9 +50,12 @@ def settled(mixture: Mixture, alone: Collection[str]) -> Mixture:
     if not any(name in alone for name in mixture):
         return mixture
     heaviest, weight = mixture.by_weight()[0]
-    if heaviest in alone and weight > 0:
+    base = 1 - sum(map(abs, mixture.values()))
+    if heaviest in alone and weight > 0 and weight >= base:
         return Mixture({heaviest: 1.0})
     rest = {name: share for name, share in mixture.items() if name not in alone}
+    if not rest and base > abs(weight):
+        return Mixture()
     if not rest:
         raise RoutingError(
             f"the text was routed to {mixture}, whose adapters can only be used alone, with weight 1",

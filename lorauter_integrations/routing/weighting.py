@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -66,9 +66,10 @@ class Softmax:
         def share(similarities: Any) -> Shares:
             places = nearest_places(similarities, self.k)
             weights = softmax(similarities[places], temperature)
-            kept = sum(weight for weight in weights if weight >= self.least)
+            least = least_share(weights, self.least)
+            kept = sum(weight for weight in weights if weight >= least)
             return [
-                (place, weight / kept if weight >= self.least else 0.0)
+                (place, weight / kept if weight >= least else 0.0)
                 for place, weight in zip(places, weights, strict=True)
             ]
 
@@ -134,6 +135,11 @@ class Nucleus:
             return list(zip(places, softmax(similarities[places], temperature), strict=True))
 
         return share
+
+
+def least_share(weights: Iterable[float], least: float = LEAST_SHARE) -> float:
+    """The smallest weight that is kept; the heaviest is, however many share."""
+    return min(least, max(weights, default=0.0))
 
 
 def softmax(similarities: Sequence[float] | Any, temperature: float) -> list[float]:

@@ -35,6 +35,11 @@ def test_shares_that_hardly_count_go_to_the_others():
     assert all(weight > 0 for _, weight in shares(Softmax(3, 0.05, least=0.0)))
 
 
+def test_however_many_share_alike_none_is_dropped():
+    found = Softmax(150, 2.0).fit(never)(np.zeros(200))
+    assert [weight for _, weight in found] == pytest.approx([1 / 150] * 150)
+
+
 def test_uniform_shares_alike():
     assert shares(Uniform(2)) == [(1, 0.5), (3, 0.5)]
 
