@@ -13,7 +13,8 @@ BASE, ORACLE = "base", "oracle"  # the methods that the others are read against
 RAW = "raw"
 SCORES = (
     "% is the score: the mean over the domains of the domain's score in per cent of the oracle's, and its 95 % "
-    "interval; domains in which the oracle fails are not counted. Raw is the mean over the tasks of their metric, at most 1."
+    "interval; domains in which the oracle fails are not counted. Raw is the mean over the tasks of their metric, at "
+    "most 1."
 )
 DIFFERENCES = (
     "A point is 1 % of the oracle's score. Level means that the 95 % interval holds 0: the examples do not tell "
