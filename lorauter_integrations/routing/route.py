@@ -39,7 +39,7 @@ class Route:
 
     Attributes:
         mixture: the adapters and their weights; empty = the base model.
-        matches: the nearest tasks, nearest first; empty when the caller chose.
+        matches: the tasks that share the text, and the very nearest, nearest first; empty when the caller chose.
         reason: why the route is what it is, in a sentence.
         abstained: the router found nothing near enough and left the base model alone.
     """

@@ -33,6 +33,8 @@ class Router(Protocol):
         ...
 
 
+SHOWN = 3  # nearest tasks that a route names though they have no share
+
 SHARES: Mapping[str, Softmax] = {"paper": Softmax(PAPER_K, PAPER_TEMPERATURE, least=0.0), "default": Softmax(8, 0.1)}
 """The presets' weights."""
 
@@ -145,7 +147,7 @@ class TaskRouter:
         return fitted, *fitted.space.compare(embed(self._tasks.encoder, texts, endings=fitted.space.endings))
 
     def _route(self, fitted: _Fitted, placed: Vectors, similarities: Vectors) -> Route:
-        shares = fitted.share(similarities)
+        shares = [share for at, share in enumerate(fitted.share(similarities)) if share[1] or at < SHOWN]
         rankings = [fitted.known.rankings[place] for place, _ in shares]
         matches = [
             TaskMatch(ranking.task, float(similarities[place]), weight, ranking.best.adapter)
