@@ -59,13 +59,13 @@ def evaluate_command(  # noqa: PLR0913 - a command's options
     tested = read_tested_tasks(tasks, limit)
     contenders(methods or ()), regimes_of(regime or ())  # a misspelt one is an error before the tasks are mapped
     encoders = {name: _encoder(settings, name) for name in ("ends", "head")}
-    results = Results({"encoder": encoders["ends"].name}, {}, {}, [])
+    results = Results({}, {}, {}, [])
     if answers:
         results = _answered(settings, tested, encoders, methods, regime, map_examples, out)
     texts = far.read_text(encoding="utf-8").splitlines() if far else []
     results = replace(
         results,
-        facts={**results.facts, **_counts(tested)},
+        facts={**results.facts, "encoder": settings.encoder.factory or settings.encoder.name, **_counts(tested)},
         routing=routing_quality(tested, encoders),
         abstention=abstention(tested, encoders["ends"], texts),
         places=places(tested, encoders["ends"], query or tested[0].tests[0].text),
