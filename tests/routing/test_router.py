@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from conftest import set_winner
 
-from lorauter_integrations import Example, Mixture, Task, TaskIndex, TaskRouter
+from lorauter_integrations import AdapterScore, Example, Mixture, Ranking, Task, TaskIndex, TaskRouter
 from lorauter_integrations.errors import ConfigError, RoutingError, UnknownTaskError
-from lorauter_integrations.routing import PAPER, BestOfTask, Mean, Rules, Softmax
+from lorauter_integrations.routing import PAPER, BestOfTask, ExpectedGain, Mean, Rules, Softmax
 from lorauter_integrations.routing.router import route_to_task
 from lorauter_integrations.routing.weighting import softmax
 
@@ -117,6 +117,33 @@ def test_explanation_is_json_able(route_in):
     facts = json.loads(json.dumps(route_in(WINNERS, k=1).as_dict()))
     assert facts["adapters"] == {"a": 1.0}
     assert facts["tasks"][0]["task"] == "one"
+
+
+def test_by_default_those_answer_that_did_well_on_the_near_tasks(tmp_path):
+    """From the rankings as the index keeps them: each task's best is another, and `all_round` is next to both."""
+    names = {"one": "a", "two": "b"}
+    with fill(tmp_path, {}, unmapped=names) as index:
+        for task, best in names.items():
+            rows = [(best, 0.9), ("all_round", 0.85), ("weak", 0.2), ("", 0.0)]
+            scores = tuple(AdapterScore(name, name and "h", score, 50) for name, score in rows)
+            index.set_ranking(Ranking(task, index.get(task).content_hash, "pico", "by hand", scores, 0))
+        route = TaskRouter(index, Rules(Mean(), Softmax(2, 1.0))).route("query")
+        shares = {match.task: match.weight for match in route.matches}
+        assert shares == pytest.approx({"one": 0.55, "two": 0.45}, abs=0.01)
+        assert max(route.mixture, key=route.mixture.get) == "all_round"
+        assert "weak" not in route.mixture
+        assert route.mixture == ExpectedGain().mixture(
+            [(index.ranking(task), share) for task, share in shares.items()]
+        )
+        named = TaskRouter(index, Rules(Mean(), Softmax(2, 1.0), BestOfTask())).route("query")
+        assert dict(named.mixture) == pytest.approx({"a": shares["one"], "b": shares["two"]})
+
+
+def test_a_route_names_the_tasks_that_share_and_the_three_nearest(tmp_path):
+    with fill(tmp_path, WINNERS) as index:
+        sure = TaskRouter(index, Rules(Mean(), Softmax(4, 0.01))).route("query")
+        assert [(match.task, match.weight) for match in sure.matches] == [("one", 1.0), ("two", 0.0), ("three", 0.0)]
+        assert len(TaskRouter(index, Rules(Mean(), Softmax(4, 1.0))).route("query").matches) == 4
 
 
 def test_softmax_does_not_overflow():
