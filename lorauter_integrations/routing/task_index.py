@@ -35,7 +35,7 @@ from lorauter_integrations.task import Task
 logger = logging.getLogger(__name__)
 
 SCHEMA = 2  # 1 had no vectors of examples, and read the beginning of long texts only
-KEPT = 32  # of a ranking: a whole shortlist; a pool may have thousands
+KEPT = 48  # of a ranking: a whole shortlist; a pool may have thousands
 NOTICED = 1.0  # seconds after which what another process wrote is noticed
 
 

@@ -109,7 +109,7 @@ def test_stored_ranking_has_the_best_of_a_shortlist_and_the_base_model(index):
     )
     index.set_ranking(ranking)
     kept = index.ranking("a")
-    assert [score.adapter for score in kept.scores] == [f"a{place:02}" for place in range(32)] + [""]
+    assert [score.adapter for score in kept.scores] == [f"a{place:02}" for place in range(48)] + [""]
     assert (kept.questions, kept.best, kept.base) == (123, ranking.best, ranking.base)
 
 
