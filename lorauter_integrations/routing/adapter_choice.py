@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 from lorauter_integrations.adapter_map import AdapterScore, Ranking
 from lorauter_integrations.errors import ConfigError
 from lorauter_integrations.mixture import Mixture
-from lorauter_integrations.routing.weighting import least_share, softmax
+from lorauter_integrations.routing.weighting import cut_softmax
 
 SEEN_BEFORE = 4  # examples of the mean adapter, that every adapter counts as having been asked beside its own
 
@@ -82,9 +82,8 @@ class ExpectedGain:
         # The sort is stable: equal promises stand as the nearest task's ranking has them.
         best = sorted(promises, key=lambda adapter: -promises[adapter])[: self.most]
         best = [adapter for adapter in best if promises[adapter] > 0] or best[:1]
-        weights = dict(zip(best, softmax([promises[one] for one in best], self.temperature), strict=True))
-        kept = {adapter: weight for adapter, weight in weights.items() if weight >= least_share(weights.values())}
-        return Mixture({adapter: whole * weight / math.fsum(kept.values()) for adapter, weight in kept.items()})
+        weights = cut_softmax([promises[adapter] for adapter in best], self.temperature)
+        return Mixture({adapter: whole * weight for adapter, weight in zip(best, weights, strict=True) if weight})
 
 
 def gains(ranking: Ranking) -> Mapping[str, float]:

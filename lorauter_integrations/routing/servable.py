@@ -54,9 +54,9 @@ def settled(mixture: Mixture, alone: Collection[str]) -> Mixture:
     if heaviest in alone and weight > 0 and weight >= base:
         return Mixture({heaviest: 1.0})
     rest = {name: share for name, share in mixture.items() if name not in alone}
-    if not rest and base > abs(weight):
-        return Mixture()
     if not rest:
+        if base > abs(weight):
+            return Mixture()
         raise RoutingError(
             f"the text was routed to {mixture}, whose adapters can only be used alone, with weight 1",
             hint="choose adapters=... or another router",

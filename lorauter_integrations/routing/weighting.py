@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -65,13 +65,7 @@ class Softmax:
 
         def share(similarities: Any) -> Shares:
             places = nearest_places(similarities, self.k)
-            weights = softmax(similarities[places], temperature)
-            least = least_share(weights, self.least)
-            kept = sum(weight for weight in weights if weight >= least)
-            return [
-                (place, weight / kept if weight >= least else 0.0)
-                for place, weight in zip(places, weights, strict=True)
-            ]
+            return list(zip(places, cut_softmax(similarities[places], temperature, self.least), strict=True))
 
         return share
 
@@ -137,16 +131,19 @@ class Nucleus:
         return share
 
 
-def least_share(weights: Iterable[float], least: float = LEAST_SHARE) -> float:
-    """The smallest weight that is kept; the heaviest is, however many share."""
-    return min(least, max(weights, default=0.0))
-
-
 def softmax(similarities: Sequence[float] | Any, temperature: float) -> list[float]:
     """``exp(s_k / t) / sum_j exp(s_j / t)``, the paper's weights of the retrieved tasks."""
     scaled = np.asarray(similarities, dtype=np.float64) / temperature
     shares = np.exp(scaled - scaled.max())
     return [float(share) for share in shares / shares.sum()]
+
+
+def cut_softmax(values: Sequence[float] | Any, temperature: float, least: float = LEAST_SHARE) -> list[float]:
+    """`softmax`, in which weights below `least` are 0 and go to the others; the heaviest stay, however many share."""
+    weights = softmax(values, temperature)
+    least = min(least, max(weights))
+    kept = sum(weight for weight in weights if weight >= least)
+    return [weight / kept if weight >= least else 0.0 for weight in weights]
 
 
 def _fitted(temperature: float | None, left_out: Callable[[], LeftOut | None]) -> float:
